@@ -1,0 +1,57 @@
+package api
+
+import (
+	"context"
+	"errors"
+
+	"switchboard/bridge"
+	"switchboard/bridge/feed"
+)
+
+// Sources is the state that the API merges. Every feed has one owner elsewhere;
+// the API reads the newest value when it is asked, so an answer is never older
+// than the last command that was answered.
+type Sources struct {
+	// Name is the router's.
+	Name string
+	// Traffic is the router's own flag.
+	Traffic *feed.Feed[bridge.Traffic]
+	// Hosts are in configuration order.
+	Hosts []HostSource
+	// Ready returns nil, or why the router is not ready.
+	Ready func() error
+}
+
+// HostSource is the state of one host.
+type HostSource struct {
+	Name string
+	// Policy is "active".
+	Policy string
+	// Cluster comes from the monitor.
+	Cluster *feed.Feed[bridge.Cluster]
+	// Traffic comes from the bridge.
+	Traffic *feed.Feed[bridge.Traffic]
+	// Counts reads the bridge's atomics.
+	Counts func() bridge.Counts
+}
+
+// Commands is what the API can ask for. Implementations act, or refuse with one
+// of bridge's errors and then have changed nothing, except [bridge.ErrNotDurable].
+// They return by the time ctx ends, and with [bridge.ErrStopped] at once when
+// their owner has stopped.
+type Commands interface {
+	// SetTraffic changes the flag of a host, or the router's if host is "".
+	SetTraffic(ctx context.Context, host string, change bridge.TrafficChange) (bridge.TrafficAnswer, error)
+	// Switch makes backend the host's active one now, and pins it under an election
+	// that would undo it.
+	Switch(ctx context.Context, host, backend, message string) (severed int, err error)
+	// Pin keeps the host to backend, or unpins it if backend is "".
+	Pin(ctx context.Context, host, backend, message string) (severed int, err error)
+	// Sessions lists the open sessions of all hosts.
+	Sessions() []bridge.SessionInfo
+	// EndSession severs one.
+	EndSession(ctx context.Context, id string) error
+}
+
+// ErrPrecondition is a failed If-Match.
+var ErrPrecondition = errors.New("the state has changed since it was read; read it again")

@@ -1,0 +1,139 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+)
+
+// Engine listens, dials and relays for plain TCP.
+type Engine interface {
+	// Listen binds address ("host:port", port 0 for any free one).
+	Listen(ctx context.Context, address string) (Listener, error)
+	// Dial connects to address, an IP address and port, before ctx ends. Its
+	// errors unwrap to what the system said (syscall.ECONNREFUSED and so on), and
+	// to context.Cause(ctx) where the context ended it.
+	Dial(ctx context.Context, address string) (Conn, error)
+	// NewSet returns an empty set that admits sessions.
+	NewSet() Set
+	// Close ends every session of every set, waits until nothing of the engine is
+	// left running, and gives back what it kept for reuse. Listeners and Conns
+	// that were not handed to a set are their owners' to close.
+	Close() error
+}
+
+// Listener accepts sockets. It is closed by whoever called Listen, from any
+// goroutine; Accept then returns an error that is [net.ErrClosed].
+type Listener interface {
+	Accept() (Conn, error)
+	Addr() net.Addr
+	Close() error
+}
+
+// Conn is one plain TCP socket that is in no set yet. One goroutine uses it at a
+// time; Close and Reset may be called from any.
+type Conn interface {
+	net.Conn
+	// Reset closes with RST: what is queued on either side is thrown away.
+	Reset() error
+	// AwaitGone blocks until the peer has left, and then returns nil, or until ctx
+	// ends, and then returns context.Cause(ctx). It reads nothing: what the peer
+	// has sent stays queued. A peer that sent something and then shut its write
+	// side may be waiting for an answer and has not left.
+	AwaitGone(ctx context.Context) error
+}
+
+// Side is one end of a session.
+type Side int
+
+// The sides of a session. Neither is us: a set that was ended, a limit.
+const (
+	Neither Side = iota
+	Client
+	Backend
+)
+
+// Pair is what becomes a session.
+type Pair struct {
+	Client, Backend Conn
+	// ToBackend and ToClient are written to that side before anything relayed:
+	// bytes already read from the other side, or a header of ours. The engine
+	// keeps them until they are written; the caller must not change them.
+	ToBackend, ToClient []byte
+	// Headers is how many of the bytes in ToBackend are ours and not the
+	// client's: they are left out of [Outcome.ToBackend].
+	Headers int
+	Limits  Limits
+	// Done is called exactly once, when the session has left its set and both its
+	// sockets are closed, from a goroutine of the engine's or from the one that
+	// calls End. It must not block and must not call the set.
+	Done func(Outcome)
+	// Tag is the caller's; the engine only hands it back.
+	Tag any
+}
+
+// Limits bound a session's silence.
+type Limits struct {
+	// Idle is the longest time without a byte in either direction; 0: no limit.
+	Idle time.Duration
+	// HalfClose is the longest time without a byte once one direction has ended;
+	// 0: no limit.
+	HalfClose time.Duration
+}
+
+// Errors that end a session from inside the engine. They arrive in
+// [Outcome.Err]; the sockets are reset.
+var (
+	ErrIdle      = errors.New("no byte in either direction for the idle timeout")
+	ErrHalfClose = errors.New("no byte for the half-close timeout after one side had ended")
+	// ErrEnded is what [Set.Open] and [Session.End] return for a set or session
+	// that has ended.
+	ErrEnded = errors.New("already ended")
+	// ErrEngineClosed is the cause of sessions ended by [Engine.Close].
+	ErrEngineClosed = errors.New("the engine was closed")
+)
+
+// Outcome says how a session ended.
+type Outcome struct {
+	// ToBackend and ToClient count the bytes the engine has written to that side.
+	// Of a session that was ended in the middle of a write they may lack the bytes
+	// of that write.
+	ToBackend, ToClient int64
+	// First is the side whose end or failure was seen first, Neither if it was a
+	// limit or the set.
+	First Side
+	// Err is nil after an orderly end of both directions, else a limit's error,
+	// the cause given to End, or what the system said of the side First.
+	Err error
+}
+
+// Set is a set of sessions that can be ended together.
+type Set interface {
+	// Open makes a session of p and owns p's sockets from then on. If the set has
+	// ended or refuses, it returns that cause, and the sockets stay the caller's.
+	// Membership is decided under the set's own mutex: an Open that returns nil
+	// before End is called is ended by it.
+	Open(p Pair) (Session, error)
+	// Refuse makes Open fail with cause, and admits again if cause is nil. It does
+	// nothing to a set that has ended.
+	Refuse(cause error)
+	// End refuses further Opens for good, resets both sockets of every member, and
+	// returns how many there were. When it returns, Len is 0 and every Done has
+	// been called. Only the first call does anything.
+	End(cause error) int
+	// Len is the number of sessions open now.
+	Len() int
+	// Sessions returns those open now, in no order.
+	Sessions() []Session
+}
+
+// Session is one relayed pair.
+type Session interface {
+	// Counts returns the bytes written to each side so far.
+	Counts() (toBackend, toClient int64)
+	// Tag is the Pair's.
+	Tag() any
+	// End resets both sockets. It returns ErrEnded if the session has ended.
+	End(cause error) error
+}
