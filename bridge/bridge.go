@@ -1,0 +1,258 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"switchboard/bridge/clock"
+	"switchboard/bridge/feed"
+	"switchboard/bridge/relay"
+	"switchboard/bridge/route"
+)
+
+// Options describe a bridge to [New].
+type Options struct {
+	// Engine relays. The bridge does not close it. Required.
+	Engine relay.Engine
+	// Resolve turns a backend's address into the IP addresses to dial, in order;
+	// nil dials the address as it is.
+	Resolve func(ctx context.Context, address string) ([]string, error)
+	// Hosts are those that listeners can be bound to.
+	Hosts []HostOptions
+	// Traffic is the router's own flag to start with.
+	Traffic Traffic
+	// Drain is how long Run lets open sessions end by themselves after the first
+	// signal; 0 severs at once.
+	Drain time.Duration
+	// Hints receives what the data path sees of backends; nil drops it. It is
+	// called from many goroutines and must not block.
+	Hints func(Hint)
+	// Records receives every connection's record; nil drops it. It is called from
+	// many goroutines, also while a term is being severed, and must not block.
+	Records func(Record)
+	// Journal gets the traffic events; nil keeps none.
+	Journal *Journal
+	// Log is for changes of state; nil discards.
+	Log *slog.Logger
+	// Clock is for drains and time stamps; nil is the machine's.
+	Clock clock.Clock
+}
+
+// Bridge runs hosts and owns the router's own traffic flag.
+type Bridge struct {
+	options  Options
+	shared   *shared
+	hosts    map[string]*Host
+	ordered  []*Host
+	traffic  feed.Feed[Traffic]
+	commands chan bridgeCommand
+	stopped  chan struct{}
+}
+
+type bridgeCommand struct {
+	change TrafficChange
+	answer chan TrafficAnswer // one slot: the loop never waits for the asker
+}
+
+// New makes a bridge. It starts nothing.
+func New(o Options) (*Bridge, error) {
+	if o.Engine == nil {
+		return nil, errors.New("a bridge needs an engine")
+	}
+	if o.Resolve == nil {
+		o.Resolve = func(_ context.Context, address string) ([]string, error) { return []string{address}, nil }
+	}
+	if o.Hints == nil {
+		o.Hints = func(Hint) {}
+	}
+	if o.Records == nil {
+		o.Records = func(Record) {}
+	}
+	if o.Journal == nil {
+		o.Journal = feed.NewRing[Event](1)
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Clock == nil {
+		o.Clock = clock.System{}
+	}
+	b := &Bridge{
+		options: o,
+		shared: &shared{
+			engine: o.Engine, resolve: o.Resolve, hints: o.Hints, records: o.Records,
+			journal: o.Journal, log: o.Log, clock: o.Clock,
+		},
+		hosts:    make(map[string]*Host, len(o.Hosts)),
+		commands: make(chan bridgeCommand),
+		stopped:  make(chan struct{}),
+	}
+	for _, ho := range o.Hosts {
+		if err := route.ValidName(ho.Name); err != nil {
+			return nil, fmt.Errorf("naming a host: %w", err)
+		}
+		if b.hosts[ho.Name] != nil {
+			return nil, fmt.Errorf("naming a host: %q is there twice", ho.Name)
+		}
+		h := newHost(ho, b.shared, o.Traffic)
+		b.hosts[ho.Name] = h
+		b.ordered = append(b.ordered, h)
+	}
+	o.Traffic.Host = ""
+	b.traffic.Put(o.Traffic)
+	return b, nil
+}
+
+// Host returns the host of that name, nil if there is none.
+func (b *Bridge) Host(name string) *Host { return b.hosts[name] }
+
+// Traffic is the feed of the router's own flag.
+func (b *Bridge) Traffic() *feed.Feed[Traffic] { return &b.traffic }
+
+// Panics counts connections that were given up because serving them panicked.
+func (b *Bridge) Panics() int64 { return b.shared.panics.Load() }
+
+// Sessions lists the open sessions of all hosts, host by host.
+func (b *Bridge) Sessions() []SessionInfo {
+	var infos []SessionInfo
+	for _, h := range b.ordered {
+		infos = append(infos, h.Sessions()...)
+	}
+	return infos
+}
+
+// EndSession severs one session; [ErrUnknownSession] if it is not there.
+func (b *Bridge) EndSession(id string) error {
+	for _, h := range b.ordered {
+		if h.endSession(id) {
+			return nil
+		}
+	}
+	return ErrUnknownSession
+}
+
+// SetTraffic changes the router's own flag. It is answered when that is in force
+// in every host.
+func (b *Bridge) SetTraffic(ctx context.Context, change TrafficChange) (TrafficAnswer, error) {
+	c := bridgeCommand{change: change, answer: make(chan TrafficAnswer, 1)}
+	select {
+	case b.commands <- c:
+	case <-b.stopped:
+		return TrafficAnswer{}, ErrStopped
+	case <-ctx.Done():
+		return TrafficAnswer{}, context.Cause(ctx)
+	}
+	select {
+	case answer := <-c.answer:
+		return answer, nil
+	case <-b.stopped:
+		return TrafficAnswer{}, ErrStopped
+	case <-ctx.Done():
+		return TrafficAnswer{}, context.Cause(ctx)
+	}
+}
+
+// Run runs the hosts until a signal has come and their sessions have ended or
+// Options.Drain has passed, or a second signal has come. It is ready when every
+// host follows its active backend. It may be called once.
+func (b *Bridge) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
+	var hosts sync.WaitGroup
+	stops := make([]chan os.Signal, len(b.ordered))
+	for i, h := range b.ordered {
+		// Two slots: a host hears at most two signals, and the loop here must not
+		// wait for one that has ended.
+		stops[i] = make(chan os.Signal, 2)
+		following := make(chan struct{})
+		hosts.Go(func() { h.run(stops[i], following, b.options.Drain, b.options.Traffic) })
+		<-following
+	}
+	gone := make(chan struct{})
+	go func() { // ends with the hosts; Run waits for it below
+		hosts.Wait()
+		close(gone)
+	}()
+	l := &flag{Bridge: b, router: b.options.Traffic, timer: b.options.Clock.NewTimer(time.Hour)}
+	l.timer.Stop()
+	defer l.timer.Stop()
+	defer close(b.stopped)
+	close(ready)
+	ended := gone
+	if len(b.ordered) == 0 {
+		ended = nil // nothing to wait for but a signal
+	}
+	for heard := 0; ; {
+		select {
+		case c := <-b.commands:
+			c.answer <- l.change(c)
+		case <-l.timer.C():
+			l.drained()
+		case s := <-signals:
+			if heard++; heard <= 2 {
+				for _, stop := range stops {
+					stop <- s
+				}
+			}
+			if len(b.ordered) == 0 {
+				return nil
+			}
+		case <-ended:
+			return nil
+		}
+	}
+}
+
+// flag is what only the bridge's loop touches.
+type flag struct {
+	*Bridge
+	router Traffic
+	timer  clock.Timer
+}
+
+// change makes a change of the router's flag and returns when every host has
+// made it.
+func (l *flag) change(c bridgeCommand) TrafficAnswer {
+	l.router = c.change.apply("", l.options.Clock.Now())
+	l.timer.Stop()
+	if !l.router.DrainUntil.IsZero() {
+		l.timer.Reset(l.router.DrainUntil.Sub(l.options.Clock.Now()))
+	}
+	severed := l.tell(c.change, errTrafficOff)
+	l.traffic.Put(l.router)
+	l.options.Journal.Append(l.router.event())
+	return TrafficAnswer{Traffic: l.router, Severed: severed}
+}
+
+// drained is the end of the grace of the router's drain.
+func (l *flag) drained() {
+	if l.router.DrainUntil.IsZero() {
+		return
+	}
+	l.router.DrainUntil = time.Time{}
+	severed := l.tell(TrafficChange{Message: l.router.Message}, errDrained)
+	l.traffic.Put(l.router)
+	l.options.Log.Info("drain has run out", "severed", severed)
+}
+
+// tell has every host make the change at the same time, and waits until they
+// have. A host's loop answers always, or has stopped.
+func (l *flag) tell(change TrafficChange, cause error) int {
+	severed := make([]int, len(l.ordered))
+	var asked sync.WaitGroup
+	for i, h := range l.ordered {
+		asked.Go(func() {
+			answer, _ := h.ask(context.Background(), hostCommand{traffic: &change, router: true, cause: cause})
+			severed[i] = answer.severed
+		})
+	}
+	asked.Wait()
+	total := 0
+	for _, n := range severed {
+		total += n
+	}
+	return total
+}

@@ -1,0 +1,218 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"switchboard/bridge/clock"
+	"switchboard/bridge/relay"
+)
+
+// ListenerOptions describe a listener of protocol tcp to [NewListener].
+type ListenerOptions struct {
+	Name string
+	// Bind is the address, host:port; port 0 takes any free one.
+	Bind string
+	// Host gets the connections. Required.
+	Host *Host
+	// Listen binds; nil is the engine's own Listen.
+	Listen func(ctx context.Context, address string) (relay.Listener, error)
+	// Proxy says whose PROXY header is believed.
+	Proxy ProxyAccept
+	// Sessions limits this listener, Router all listeners that share it; nil: no
+	// limit.
+	Sessions, Router *Budget
+	// Log is for changes of state; nil discards.
+	Log *slog.Logger
+	// Clock is for back-off; nil is the machine's.
+	Clock clock.Clock
+}
+
+// Listener accepts connections for one host.
+type Listener struct {
+	options ListenerOptions
+	log     *slog.Logger
+	clock   clock.Clock
+	bound   chan struct{} // closed when listener is set
+	inner   relay.Listener
+	errors  limited
+	refused limited
+}
+
+// NewListener makes a listener. It opens nothing.
+func NewListener(o ListenerOptions) *Listener {
+	l := &Listener{options: o, log: o.Log, clock: o.Clock, bound: make(chan struct{})}
+	if l.options.Listen == nil {
+		l.options.Listen = o.Host.shared.engine.Listen
+	}
+	if l.log == nil {
+		l.log = slog.New(slog.DiscardHandler)
+	}
+	if l.clock == nil {
+		l.clock = clock.System{}
+	}
+	return l
+}
+
+// Name returns the listener's name.
+func (l *Listener) Name() string { return l.options.Name }
+
+// Addr returns the address that was bound, nil before Run is ready.
+func (l *Listener) Addr() net.Addr {
+	select {
+	case <-l.bound:
+		return l.inner.Addr()
+	default:
+		return nil
+	}
+}
+
+// Run binds, is ready when the address accepts, and accepts until a signal comes.
+// What was accepted is the host's; Run does not wait for it. A listener that
+// fails on its own is an error.
+func (l *Listener) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
+	inner, err := l.options.Listen(context.Background(), l.options.Bind)
+	if err != nil {
+		return fmt.Errorf("listener %q: listening on %s: %w", l.options.Name, l.options.Bind, advise(err))
+	}
+	l.inner = inner
+	close(l.bound)
+	l.log.Info("listening", "listener", l.options.Name, "address", inner.Addr().String(), "host", l.options.Host.name)
+	ctx, cancel := context.WithCancel(context.Background())
+	failed := make(chan error, 1) // one slot: the accept loop ends once, heard or not
+	var accepting sync.WaitGroup
+	accepting.Go(func() { failed <- l.acceptLoop(ctx, inner) })
+	close(ready)
+	defer func() {
+		cancel()
+		inner.Close()
+		accepting.Wait()
+		l.log.Info("stopped listening", "listener", l.options.Name)
+	}()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("listener %q: accepting: %w", l.options.Name, err)
+	case <-signals:
+		return nil
+	}
+}
+
+const (
+	minBackoff = 5 * time.Millisecond
+	maxBackoff = time.Second
+)
+
+// acceptLoop accepts until the listener is closed. When the system has no
+// descriptor or memory for one more connection, it waits, longer each time; the
+// clients wait in the kernel's queue meanwhile.
+func (l *Listener) acceptLoop(ctx context.Context, inner relay.Listener) error {
+	backoff := time.Duration(0)
+	for {
+		client, err := inner.Accept()
+		switch {
+		case err == nil:
+			backoff = 0
+			l.take(client)
+		case ctx.Err() != nil:
+			return nil
+		case passing(err):
+		case short(err):
+			backoff = min(max(2*backoff, minBackoff), maxBackoff)
+			if skipped, ok := l.errors.allow(l.clock.Now()); ok {
+				l.log.Error("cannot accept", "listener", l.options.Name, "cause", err, "retry", backoff, "skipped", skipped)
+			}
+			l.wait(ctx, backoff)
+		default:
+			return err
+		}
+	}
+}
+
+// take hands a connection to the host if there is room for it.
+func (l *Listener) take(client relay.Conn) {
+	in := &inbound{
+		client: client, proxy: l.options.Proxy, listener: l.options.Name, began: l.clock.Now(),
+		budgets: [2]*Budget{l.options.Sessions, l.options.Router},
+	}
+	for i, b := range in.budgets {
+		if b.acquire() {
+			continue
+		}
+		if i > 0 {
+			in.budgets[0].release()
+		}
+		in.budgets = [2]*Budget{}
+		if skipped, ok := l.refused.allow(l.clock.Now()); ok {
+			l.log.Warn("too many sessions, refusing clients", "listener", l.options.Name, "limit", b.limit, "skipped", skipped)
+		}
+		l.options.Host.turnAway(in)
+		return
+	}
+	l.options.Host.accept(in)
+}
+
+func (l *Listener) wait(ctx context.Context, d time.Duration) {
+	timer := l.clock.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C():
+	case <-ctx.Done():
+	}
+}
+
+// passing errors are one client's: it left before it was accepted.
+func passing(err error) bool {
+	return errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.EINTR) || errors.Is(err, syscall.EPROTO)
+}
+
+// short errors are the system's, and may pass.
+func short(err error) bool {
+	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EAGAIN} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
+// advise adds to a failed bind what the operator can do.
+func advise(err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("%w: another process has this port; stop it or choose another", syscall.EADDRINUSE)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("%w: ports below 1024 need CAP_NET_BIND_SERVICE", syscall.EACCES)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("%w: no interface of this machine has it", syscall.EADDRNOTAVAIL)
+	default:
+		return err
+	}
+}
+
+// limited lets one line every ten seconds through and counts the others.
+type limited struct {
+	mu      sync.Mutex
+	last    time.Time
+	skipped int
+}
+
+// quiet is how long a line that repeats itself is kept back.
+const quiet = 10 * time.Second
+
+func (l *limited) allow(now time.Time) (skipped int, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.last.IsZero() && now.Sub(l.last) < quiet {
+		l.skipped++
+		return 0, false
+	}
+	skipped, l.skipped, l.last = l.skipped, 0, now
+	return skipped, true
+}

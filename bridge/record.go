@@ -1,0 +1,158 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"switchboard/bridge/relay"
+)
+
+// Reason says why a connection ended. The list is closed: logs, records and
+// metrics use no other word.
+type Reason string
+
+// Reasons of sessions, which had a backend.
+const (
+	// ClientClosed and BackendClosed are orderly ends of both directions, named
+	// for the side that ended first.
+	ClientClosed  Reason = "client_closed"
+	BackendClosed Reason = "backend_closed"
+	// ClientReset and BackendReset are resets and failures of that side's socket,
+	// passed on to the other side as a reset.
+	ClientReset  Reason = "client_reset"
+	BackendReset Reason = "backend_reset"
+	// Severed is the end by NEW_ACTIVE_BACKEND.
+	Severed Reason = "severed"
+	// Drained is the end by a drain whose grace had run out.
+	Drained Reason = "drained"
+	// Killed is the end by an operator who named the session.
+	Killed Reason = "killed"
+	// IdleTimeout and HalfCloseTimeout are the host's limits.
+	IdleTimeout      Reason = "idle_timeout"
+	HalfCloseTimeout Reason = "half_close_timeout"
+)
+
+// Reasons of connections that never reached a backend.
+const (
+	// NoBackend means that the host had no active backend.
+	NoBackend Reason = "no_backend"
+	// HoldExpired means that it had none for as long as the client could be held.
+	HoldExpired Reason = "hold_expired"
+	// DialFailed means that the active backend could not be reached.
+	DialFailed Reason = "dial_failed"
+	// ClientGone means that the client left while it was held.
+	ClientGone Reason = "client_gone"
+	// OverLimit means max_sessions or hold_max.
+	OverLimit Reason = "over_limit"
+	// ProxyHeader means a missing, malformed or untrusted PROXY header.
+	ProxyHeader Reason = "proxy_header"
+)
+
+// Reasons of both kinds.
+const (
+	// TrafficOff means that traffic was switched off, for the router or the host.
+	TrafficOff Reason = "traffic_off"
+	// Shutdown means that the router stopped.
+	Shutdown Reason = "shutdown"
+	// Internal means a defect of ours; the log has the stack.
+	Internal Reason = "internal"
+)
+
+// Record is the story of one connection, complete when it has ended. There is
+// exactly one for every connection that was accepted.
+type Record struct {
+	ID       string
+	Listener string
+	Host     string
+	// Backend is empty if no backend was reached.
+	Backend string
+	// Epoch is that of the session's term, 0 if there was none.
+	Epoch uint64
+	// Client is the client's address: what PROXY said, if it was believed.
+	Client string
+	// Began is when the connection was accepted.
+	Began time.Time
+	Took  time.Duration
+	// ToBackend and ToClient count the client's and the backend's bytes that were
+	// passed on.
+	ToBackend, ToClient int64
+	Reason              Reason
+	// Err has more to say about Reason; nil for orderly ends.
+	Err error
+}
+
+// Causes: why a term, a session or a wait was ended. They travel as
+// context.Cause and become Reasons.
+var (
+	errSevered    = errors.New("the active backend has changed")
+	errTrafficOff = errors.New("traffic is off")
+	errDrained    = errors.New("the drain has run out")
+	errShutdown   = errors.New("the router is stopping")
+	errKilled     = errors.New("ended by an operator")
+	errNoBackend  = errors.New("no active backend")
+	errHoldExpiry = errors.New("no active backend within the hold time")
+	errDialTime   = errors.New("dialing timed out")
+	errOverLimit  = errors.New("too many sessions")
+	errHeldFull   = errors.New("too many clients are waiting for a backend")
+	errClientGone = errors.New("the client left while it was waiting")
+	errPanicked   = errors.New("panicked")
+	// errMoved is the cause of an admission's context when a newer admission has
+	// taken its place.
+	errMoved = errors.New("superseded")
+)
+
+// reasonFor maps the cause that ended a session, or kept a connection from
+// becoming one, to its reason.
+func reasonFor(cause error) Reason {
+	for _, known := range []struct {
+		cause  error
+		reason Reason
+	}{
+		{errSevered, Severed},
+		{errTrafficOff, TrafficOff},
+		{errDrained, Drained},
+		{errShutdown, Shutdown},
+		{relay.ErrEngineClosed, Shutdown},
+		{errKilled, Killed},
+		{errNoBackend, NoBackend},
+		{errHoldExpiry, HoldExpired},
+		{errClientGone, ClientGone},
+		{errOverLimit, OverLimit},
+		{errHeldFull, OverLimit},
+		{errProxyHeader, ProxyHeader},
+		{errPanicked, Internal},
+		{relay.ErrIdle, IdleTimeout},
+		{relay.ErrHalfClose, HalfCloseTimeout},
+	} {
+		if errors.Is(cause, known.cause) {
+			return known.reason
+		}
+	}
+	return DialFailed
+}
+
+// reasonOf maps what the engine says of a session's end.
+func reasonOf(o relay.Outcome) Reason {
+	switch {
+	case o.First == relay.Client && o.Err == nil:
+		return ClientClosed
+	case o.First == relay.Backend && o.Err == nil:
+		return BackendClosed
+	case o.First == relay.Client:
+		return ClientReset
+	case o.First == relay.Backend:
+		return BackendReset
+	default:
+		return reasonFor(o.Err)
+	}
+}
+
+// stopped turns the end of a loop's or a caller's context into the error that a
+// command returns.
+func stopped(ctx context.Context) error {
+	if errors.Is(context.Cause(ctx), errShutdown) {
+		return ErrStopped
+	}
+	return context.Cause(ctx)
+}

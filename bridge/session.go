@@ -1,0 +1,348 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime/debug"
+	"sync"
+	"syscall"
+	"time"
+
+	"switchboard/bridge/relay"
+)
+
+// session is one connection from accept to its record: first on its way to a
+// backend, then as the tag of a relayed pair.
+type session struct {
+	host    *Host
+	term    *term      // nil until it has one
+	budgets [2]*Budget // the listener's and the router's
+	record  Record
+}
+
+// inbound is what a listener hands over.
+type inbound struct {
+	client      relay.Conn
+	proxy       ProxyAccept
+	budgets     [2]*Budget
+	listener    string
+	began       time.Time
+	source      net.Addr
+	destination net.Addr
+	rest        []byte // read behind the PROXY header
+}
+
+// accept takes over a connection that has been accepted. It returns at once; the
+// goroutine it starts is waited for by finish.
+func (h *Host) accept(in *inbound) {
+	h.entering.RLock()
+	defer h.entering.RUnlock()
+	s := h.newSession(in)
+	if h.left {
+		s.refuse(in.client, errShutdown)
+		return
+	}
+	h.serving.Add(1)
+	go h.serve(in, s)
+}
+
+// turnAway refuses a connection that there is no room for.
+func (h *Host) turnAway(in *inbound) { h.newSession(in).refuse(in.client, errOverLimit) }
+
+func (h *Host) newSession(in *inbound) *session {
+	return &session{host: h, budgets: in.budgets, record: Record{
+		ID: h.shared.nextID(), Listener: in.listener, Host: h.name, Client: in.client.RemoteAddr().String(), Began: in.began,
+	}}
+}
+
+// serve takes a connection to its session, or refuses it. A defect on this path
+// costs one connection, not the router.
+func (h *Host) serve(in *inbound, s *session) {
+	defer h.serving.Done()
+	defer func() {
+		if p := recover(); p != nil {
+			h.shared.panics.Add(1)
+			h.shared.log.Error("serving a client panicked", "host", h.name, "client", s.record.Client, "panic", p, "stack", string(debug.Stack()))
+			s.refuse(in.client, fmt.Errorf("%w: %v", errPanicked, p))
+		}
+	}()
+	if err := h.introduce(in, s); err != nil {
+		s.refuse(in.client, err)
+		return
+	}
+	if err := h.join(in, s); err != nil {
+		s.refuse(in.client, err)
+	}
+}
+
+// introduce learns who the client is.
+func (h *Host) introduce(in *inbound, s *session) error {
+	in.source, in.destination = in.client.RemoteAddr(), in.client.LocalAddr()
+	if !in.proxy.expected() {
+		return nil
+	}
+	interrupt := context.AfterFunc(h.stopping, func() { in.client.SetReadDeadline(time.Unix(1, 0)) })
+	defer interrupt()
+	source, destination, rest, err := in.proxy.read(in.client)
+	if err != nil {
+		if h.stopping.Err() != nil {
+			return errShutdown
+		}
+		return err
+	}
+	in.source, in.destination, in.rest = source, destination, rest
+	s.record.Client = source.String()
+	return nil
+}
+
+// join makes a session of the connection, or says why not. A client without a
+// session has had no byte read but its PROXY header, so it can be taken to
+// another backend: once if its dial was overtaken by a change of the active
+// backend, and as long as the host holds clients if there is none to dial.
+func (h *Host) join(in *inbound, s *session) error {
+	until := in.began.Add(h.options.Hold)
+	for overtaken := 0; ; {
+		a := h.admission.Load()
+		switch {
+		case errors.Is(a.refusal, errNoBackend):
+			if err := h.park(a, in.client, until); err != nil {
+				return err
+			}
+			continue
+		case a.refusal != nil:
+			return a.refusal
+		}
+		err := h.attempt(a.term, in, s)
+		if err == nil {
+			return nil
+		}
+		if ended := context.Cause(a.term.ctx); ended != nil {
+			// The loop is replacing this admission now.
+			if overtaken++; overtaken > 1 && h.options.Hold == 0 {
+				return ended
+			}
+			select {
+			case <-a.ctx.Done():
+				continue
+			case <-h.stopping.Done():
+				return errShutdown
+			}
+		}
+		if errors.Is(err, errTrafficOff) {
+			return err
+		}
+		h.suspect(a.term, err)
+		if h.options.Hold == 0 {
+			return err
+		}
+		if held := h.park(a, in.client, until); held != nil {
+			if errors.Is(held, errHoldExpiry) {
+				return err
+			}
+			return held
+		}
+	}
+}
+
+// park waits until the admission is superseded; nil means that it was.
+func (h *Host) park(a *admission, client relay.Conn, until time.Time) error {
+	left := time.Until(until)
+	if left <= 0 {
+		return a.expired(h.options.Hold)
+	}
+	if h.parked.Add(1) > int64(h.options.HoldMax) {
+		h.parked.Add(-1)
+		return errHeldFull
+	}
+	defer h.parked.Add(-1)
+	ctx, cancel := context.WithTimeoutCause(a.ctx, left, errHoldExpiry)
+	defer cancel()
+	switch err := client.AwaitGone(ctx); {
+	case err == nil:
+		return errClientGone
+	case errors.Is(err, errMoved):
+		return nil
+	case errors.Is(err, errHoldExpiry):
+		return a.expired(h.options.Hold)
+	default:
+		return err
+	}
+}
+
+// expired is what a client is told that may not wait, or not any longer.
+func (a *admission) expired(hold time.Duration) error {
+	if hold == 0 {
+		return a.refusal
+	}
+	return errHoldExpiry
+}
+
+// attempt dials the term's backend and opens a session in it.
+func (h *Host) attempt(t *term, in *inbound, s *session) error {
+	backend, err := h.dial(t)
+	if err != nil {
+		return err
+	}
+	header, err := h.options.SendProxy.Header(in.source, in.destination)
+	if err != nil {
+		backend.Close()
+		return err
+	}
+	s.term = t
+	s.record.Backend, s.record.Epoch = t.active.Backend.Name, t.active.Epoch
+	h.open.Add(1)
+	_, err = t.set.Open(relay.Pair{
+		Client: in.client, Backend: backend,
+		ToBackend: append(header, in.rest...), Headers: len(header),
+		Limits: h.options.Limits,
+		Done:   s.done,
+		Tag:    s,
+	})
+	if err != nil {
+		backend.Reset()
+		s.leave()
+		s.term = nil
+		s.record.Backend, s.record.Epoch = "", 0
+	}
+	return err
+}
+
+// dial connects to the term's backend, for as long as the term lasts.
+func (h *Host) dial(t *term) (relay.Conn, error) {
+	ctx, cancel := context.WithTimeoutCause(t.ctx, h.options.DialTimeout, errDialTime)
+	defer cancel()
+	select {
+	case h.dialing <- struct{}{}:
+		defer func() { <-h.dialing }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	addresses, err := h.shared.resolve(ctx, t.active.Backend.Address)
+	if err != nil {
+		return nil, err
+	}
+	for i, address := range addresses {
+		var conn relay.Conn
+		if conn, err = h.dialOne(ctx, address, len(addresses)-i); err == nil {
+			return conn, nil
+		}
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		return nil, cause
+	}
+	return nil, err
+}
+
+// dialOne gives one of a name's addresses its share of the time that is left.
+func (h *Host) dialOne(ctx context.Context, address string, share int) (relay.Conn, error) {
+	if deadline, ok := ctx.Deadline(); ok && share > 1 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, time.Until(deadline)/time.Duration(share), errDialTime)
+		defer cancel()
+	}
+	return h.shared.engine.Dial(ctx, address)
+}
+
+// suspect gives the monitor a hint about a backend that could not be dialed.
+func (h *Host) suspect(t *term, err error) {
+	h.shared.hints(Hint{
+		Host: h.name, Backend: t.active.Backend.Name,
+		Refused: errors.Is(err, syscall.ECONNREFUSED),
+		Detail:  "dialing: " + plain(err),
+	})
+}
+
+// refuse resets a client that has no session and makes its record.
+func (s *session) refuse(client relay.Conn, cause error) {
+	client.Reset()
+	s.record.Reason, s.record.Err = reasonFor(cause), cause
+	s.end()
+}
+
+// done is the end of a session that was open.
+func (s *session) done(o relay.Outcome) {
+	s.record.ToBackend, s.record.ToClient = o.ToBackend, o.ToClient
+	s.record.Reason, s.record.Err = reasonOf(o), o.Err
+	s.leave()
+	if o.First == relay.Backend && s.term.ctx.Err() == nil {
+		s.host.lost(s.term, o.Err)
+	}
+	s.end()
+}
+
+// leave tells a host that is stopping when its last session has ended.
+func (s *session) leave() {
+	if s.host.open.Add(-1) == 0 {
+		select {
+		case s.host.emptied <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (s *session) info(r relay.Session) SessionInfo {
+	toBackend, toClient := r.Counts()
+	return SessionInfo{
+		ID: s.record.ID, Host: s.record.Host, Listener: s.record.Listener, Backend: s.record.Backend,
+		Client: s.record.Client, Since: s.record.Began, ToBackend: toBackend, ToClient: toClient,
+	}
+}
+
+func (s *session) end() {
+	for _, b := range s.budgets {
+		b.release()
+	}
+	s.record.Took = s.host.shared.clock.Now().Sub(s.record.Began)
+	s.host.shared.records(s.record)
+}
+
+// lost decides whether the end of a session by its backend deserves a hint: a
+// reset does, and so does a burst of orderly ends, which is how a server that was
+// killed looks from here. One client's goodbye does not, unless it was the only
+// one.
+func (h *Host) lost(t *term, err error) {
+	detail := "sessions closed by the backend"
+	if err != nil {
+		detail = "session lost: " + plain(err)
+	} else if !h.fins.reached(time.Now(), h.open.Load()) {
+		return
+	}
+	h.shared.hints(Hint{Host: h.name, Backend: t.active.Backend.Name, Detail: detail})
+}
+
+const (
+	burstWindow = 10 * time.Millisecond
+	burstSize   = 3
+)
+
+// burst counts orderly ends in a short window.
+type burst struct {
+	mu    sync.Mutex
+	began time.Time
+	ends  int64
+	open  int64 // when the window began, with the session that ended then
+}
+
+// reached counts one end and tells if there have been enough of them: burstSize,
+// or every session there was.
+func (b *burst) reached(now time.Time, open int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now.Sub(b.began) > burstWindow {
+		b.began, b.ends, b.open = now, 0, open+1
+	}
+	b.ends++
+	return b.ends >= min(burstSize, b.open)
+}
+
+// plain is an error without the addresses and calls that Go's network errors
+// carry.
+func plain(err error) string {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno.Error()
+	}
+	return err.Error()
+}
