@@ -86,7 +86,7 @@ func New(o Options) (*Bridge, error) {
 		options: o,
 		shared: &shared{
 			engine: o.Engine, resolve: o.Resolve, hints: o.Hints, records: o.Records,
-			journal: o.Journal, log: o.Log, clock: o.Clock,
+			journal: o.Journal, log: o.Log, clock: o.Clock, emptied: make(chan struct{}, 1),
 		},
 		hosts:    make(map[string]*Host, len(o.Hosts)),
 		commands: make(chan bridgeCommand),
@@ -158,49 +158,46 @@ func (b *Bridge) SetTraffic(ctx context.Context, change TrafficChange) (TrafficA
 }
 
 // Run runs the hosts until a signal has come and their sessions have ended or
-// Options.Drain has passed, or a second signal has come. It is ready when every
-// host follows its active backend. It may be called once.
+// Options.Drain has passed, or a second signal has come; then it severs what is
+// left and returns nil. It is ready when every host follows its active backend. It
+// may be called once.
 func (b *Bridge) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
 	var hosts sync.WaitGroup
-	stops := make([]chan os.Signal, len(b.ordered))
-	for i, h := range b.ordered {
-		// Two slots: a host hears at most two signals, and the loop here must not
-		// wait for one that has ended.
-		stops[i] = make(chan os.Signal, 2)
+	stop := make(chan struct{})
+	for _, h := range b.ordered {
 		following := make(chan struct{})
-		hosts.Go(func() { h.run(stops[i], following, b.options.Drain, b.options.Traffic) })
+		hosts.Go(func() { h.run(stop, following, b.options.Traffic) })
 		<-following
 	}
-	gone := make(chan struct{})
-	go func() { // ends with the hosts; Run waits for it below
-		hosts.Wait()
-		close(gone)
-	}()
+	defer hosts.Wait()
+	defer close(stop)
+	defer close(b.stopped)
 	l := &flag{Bridge: b, router: b.options.Traffic, timer: b.options.Clock.NewTimer(time.Hour)}
 	l.timer.Stop()
 	defer l.timer.Stop()
-	defer close(b.stopped)
 	close(ready)
-	ended := gone
-	if len(b.ordered) == 0 {
-		ended = nil // nothing to wait for but a signal
-	}
-	for heard := 0; ; {
+	var (
+		emptied <-chan struct{}
+		expired <-chan time.Time
+	)
+	for {
 		select {
 		case c := <-b.commands:
-			c.answer <- l.change(c)
+			c.answer <- l.change(c.change)
 		case <-l.timer.C():
 			l.drained()
-		case s := <-signals:
-			if heard++; heard <= 2 {
-				for _, stop := range stops {
-					stop <- s
-				}
-			}
-			if len(b.ordered) == 0 {
+		case <-signals:
+			if emptied != nil || b.options.Drain <= 0 || b.shared.open.Load() == 0 {
 				return nil
 			}
-		case <-ended:
+			timer := b.options.Clock.NewTimer(b.options.Drain)
+			defer timer.Stop()
+			emptied, expired = b.shared.emptied, timer.C()
+		case <-emptied:
+			if b.shared.open.Load() == 0 {
+				return nil
+			}
+		case <-expired:
 			return nil
 		}
 	}
@@ -215,13 +212,13 @@ type flag struct {
 
 // change makes a change of the router's flag and returns when every host has
 // made it.
-func (l *flag) change(c bridgeCommand) TrafficAnswer {
-	l.router = c.change.apply("", l.options.Clock.Now())
+func (l *flag) change(change TrafficChange) TrafficAnswer {
+	l.router = change.apply("", l.options.Clock.Now())
 	l.timer.Stop()
 	if !l.router.DrainUntil.IsZero() {
 		l.timer.Reset(l.router.DrainUntil.Sub(l.options.Clock.Now()))
 	}
-	severed := l.tell(c.change, errTrafficOff)
+	severed := l.tell(change, errTrafficOff)
 	l.traffic.Put(l.router)
 	l.options.Journal.Append(l.router.event())
 	return TrafficAnswer{Traffic: l.router, Severed: severed}
@@ -245,7 +242,7 @@ func (l *flag) tell(change TrafficChange, cause error) int {
 	var asked sync.WaitGroup
 	for i, h := range l.ordered {
 		asked.Go(func() {
-			answer, _ := h.ask(context.Background(), hostCommand{traffic: &change, router: true, cause: cause})
+			answer, _ := h.ask(context.Background(), hostCommand{traffic: change, router: true, cause: cause})
 			severed[i] = answer.severed
 		})
 	}

@@ -3,7 +3,7 @@ package bridge
 import (
 	"context"
 	"log/slog"
-	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -58,12 +58,7 @@ type Host struct {
 	stop     context.CancelCauseFunc
 
 	admission atomic.Pointer[admission]
-	// open counts sessions and those that are about to be one.
-	open   atomic.Int64
-	parked atomic.Int64
-	// emptied gets a token when the last session has ended. One slot: a token says
-	// "look again", and one is enough.
-	emptied chan struct{}
+	parked    atomic.Int64
 	// dialing holds a token a dial in flight.
 	dialing chan struct{}
 	fins    burst
@@ -90,17 +85,20 @@ type shared struct {
 	journal *Journal
 	ids     atomic.Uint64
 	panics  atomic.Int64
+	// open counts the sessions of all hosts, and those that are about to be one.
+	// emptied gets a token when there are none left. One slot: a token says "look
+	// again", and one is enough.
+	open    atomic.Int64
+	emptied chan struct{}
 	log     *slog.Logger
 	clock   clock.Clock
 }
 
 type hostCommand struct {
 	// traffic changes the host's flag, or the router's part in it.
-	traffic *TrafficChange
+	traffic TrafficChange
 	router  bool
 	cause   error
-	// epoch waits until the host has reached that epoch.
-	epoch uint64
 	// answer has one slot, so that the loop never waits for the asker.
 	answer chan hostAnswer
 }
@@ -125,7 +123,6 @@ func newHost(o HostOptions, s *shared, router Traffic) *Host {
 		options:  o,
 		shared:   s,
 		commands: make(chan hostCommand),
-		emptied:  make(chan struct{}, 1),
 		dialing:  make(chan struct{}, maxDialing),
 	}
 	h.stopping, h.stop = context.WithCancelCause(context.Background())
@@ -135,7 +132,7 @@ func newHost(o HostOptions, s *shared, router Traffic) *Host {
 	if !o.Traffic.Enabled || !router.Enabled {
 		refusal = errTrafficOff
 	}
-	h.admit(nil, refusal)
+	h.admit(&admission{refusal: refusal})
 	return h
 }
 
@@ -185,15 +182,27 @@ func (h *Host) endSession(id string) bool {
 // SetTraffic changes the host's flag. It is answered when that is in force: a
 // disable without grace has severed, one with grace refuses new sessions.
 func (h *Host) SetTraffic(ctx context.Context, change TrafficChange) (TrafficAnswer, error) {
-	answer, err := h.ask(ctx, hostCommand{traffic: &change})
+	answer, err := h.ask(ctx, hostCommand{traffic: change})
 	return TrafficAnswer{Traffic: answer.traffic, Severed: answer.severed}, err
 }
 
 // AwaitEpoch returns when the host serves under that epoch or a later one, and how
 // many sessions were severed on the way from the epoch before it.
 func (h *Host) AwaitEpoch(ctx context.Context, epoch uint64) (severed int, err error) {
-	answer, err := h.ask(ctx, hostCommand{epoch: epoch})
-	return answer.severed, err
+	for {
+		a := h.admission.Load()
+		if severed, arrived := a.severedTo(epoch); arrived {
+			return severed, nil
+		}
+		select {
+		case <-a.ctx.Done():
+			if h.stopping.Err() != nil && h.admission.Load() == a {
+				return 0, ErrStopped
+			}
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+	}
 }
 
 func (h *Host) ask(ctx context.Context, c hostCommand) (hostAnswer, error) {
@@ -216,8 +225,7 @@ func (h *Host) ask(ctx context.Context, c hostCommand) (hostAnswer, error) {
 }
 
 // admit publishes a new admission and wakes whoever waits on the one before.
-func (h *Host) admit(t *term, refusal error) {
-	next := &admission{term: t, refusal: refusal}
+func (h *Host) admit(next *admission) {
 	next.ctx, next.cancel = context.WithCancelCause(h.stopping)
 	if last := h.admission.Swap(next); last != nil {
 		last.cancel(errMoved)
@@ -225,19 +233,14 @@ func (h *Host) admit(t *term, refusal error) {
 }
 
 // run is the loop that owns the host: it follows the active backend and obeys
-// commands. It is ready at once. After the first signal it goes on doing both
-// while open sessions have drain to end by themselves; then, or at a second
-// signal, it severs what is left and returns when nothing of the host is running.
-func (h *Host) run(signals <-chan os.Signal, ready chan<- struct{}, drain time.Duration, router Traffic) {
+// commands until stop is closed. Then it severs what is left and returns when
+// nothing of the host is running. It is ready at once.
+func (h *Host) run(stop <-chan struct{}, ready chan<- struct{}, router Traffic) {
 	l := &loop{Host: h, own: h.options.Traffic, router: router}
 	l.timer = h.shared.clock.NewTimer(time.Hour)
 	l.timer.Stop()
 	defer l.timer.Stop()
 	active := h.options.Active
-	var (
-		emptied chan struct{}
-		expired <-chan time.Time
-	)
 	close(ready)
 	for {
 		select {
@@ -251,20 +254,7 @@ func (h *Host) run(signals <-chan os.Signal, ready chan<- struct{}, drain time.D
 			l.obey(c)
 		case <-l.timer.C():
 			l.drained()
-		case <-signals:
-			if emptied != nil || drain <= 0 || h.open.Load() == 0 {
-				l.finish()
-				return
-			}
-			timer := h.shared.clock.NewTimer(drain)
-			defer timer.Stop()
-			emptied, expired = h.emptied, timer.C()
-		case <-emptied:
-			if h.open.Load() == 0 {
-				l.finish()
-				return
-			}
-		case <-expired:
+		case <-stop:
 			l.finish()
 			return
 		}
@@ -279,75 +269,31 @@ type loop struct {
 	// own and router are the two flags; traffic is on if both are.
 	own, router Traffic
 	timer       clock.Timer // the end of the host's own drain
-	// reached are the last epochs and what each severed, newest last.
-	reached []reached
-	waiting []hostCommand
+	reached     []reached   // published with every admission, so it is never changed in place
 }
-
-type reached struct {
-	epoch   uint64
-	severed int
-}
-
-// maxReached is how many epochs back AwaitEpoch can tell what was severed.
-const maxReached = 16
 
 // follow ends the term of the active backend before and begins that of the new
 // one.
 func (l *loop) follow(a Active) {
-	if a.Epoch <= l.active.Epoch && l.active.Epoch != 0 {
+	if a.Epoch <= l.active.Epoch {
 		return
 	}
 	l.active = a
 	severed := l.settle(errSevered)
-	l.reached = append(l.reached, reached{a.Epoch, severed})
-	if len(l.reached) > maxReached {
-		l.reached = l.reached[1:]
-	}
 	backend := ""
 	if a.Backend != nil {
 		backend = a.Backend.Name
 	}
 	l.shared.log.Info("following the active backend", "host", l.name, "backend", backend, "epoch", a.Epoch, "severed", severed)
-	waiting := l.waiting[:0]
-	for _, c := range l.waiting {
-		if !l.arrived(c) {
-			waiting = append(waiting, c)
-		}
-	}
-	clear(l.waiting[len(waiting):])
-	l.waiting = waiting
-}
-
-// arrived answers c if the host has reached its epoch.
-func (l *loop) arrived(c hostCommand) bool {
-	if l.active.Epoch < c.epoch {
-		return false
-	}
-	severed := 0
-	for _, r := range l.reached {
-		if r.epoch >= c.epoch {
-			severed = r.severed
-			break
-		}
-	}
-	c.answer <- hostAnswer{severed: severed}
-	return true
 }
 
 func (l *loop) obey(c hostCommand) {
-	if c.traffic == nil {
-		if !l.arrived(c) {
-			l.waiting = append(l.waiting, c)
-		}
-		return
-	}
 	if c.router {
-		l.router = l.changed(*c.traffic)
+		l.router = l.changed(c.traffic)
 		c.answer <- hostAnswer{severed: l.settle(c.cause)}
 		return
 	}
-	l.own = l.changed(*c.traffic)
+	l.own = l.changed(c.traffic)
 	severed := l.settle(errTrafficOff)
 	l.publish()
 	c.answer <- hostAnswer{traffic: l.own, severed: severed}
@@ -397,14 +343,17 @@ func (l *loop) settle(cause error) (severed int) {
 	case !draining && l.active.Backend != nil:
 		l.term = beginTerm(context.Background(), l.active, l.shared.engine.NewSet())
 	}
+	if n := len(l.reached); l.active.Epoch > 0 && (n == 0 || l.reached[n-1].epoch != l.active.Epoch) {
+		l.reached = append(slices.Clone(l.reached[max(0, n-maxReached+1):]), reached{l.active.Epoch, severed})
+	}
+	next := &admission{term: l.term, reached: l.reached}
 	switch {
 	case draining:
-		l.admit(l.term, errTrafficOff)
+		next.refusal = errTrafficOff
 	case l.term == nil:
-		l.admit(nil, errNoBackend)
-	default:
-		l.admit(l.term, nil)
+		next.refusal = errNoBackend
 	}
+	l.admit(next)
 	return severed
 }
 

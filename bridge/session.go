@@ -192,7 +192,7 @@ func (h *Host) attempt(t *term, in *inbound, s *session) error {
 	}
 	s.term = t
 	s.record.Backend, s.record.Epoch = t.active.Backend.Name, t.active.Epoch
-	h.open.Add(1)
+	h.shared.open.Add(1)
 	_, err = t.set.Open(relay.Pair{
 		Client: in.client, Backend: backend,
 		ToBackend: append(header, in.rest...), Headers: len(header),
@@ -272,11 +272,11 @@ func (s *session) done(o relay.Outcome) {
 	s.end()
 }
 
-// leave tells a host that is stopping when its last session has ended.
+// leave tells a bridge that is stopping when the last session has ended.
 func (s *session) leave() {
-	if s.host.open.Add(-1) == 0 {
+	if s.host.shared.open.Add(-1) == 0 {
 		select {
-		case s.host.emptied <- struct{}{}:
+		case s.host.shared.emptied <- struct{}{}:
 		default:
 		}
 	}
@@ -306,7 +306,7 @@ func (h *Host) lost(t *term, err error) {
 	detail := "sessions closed by the backend"
 	if err != nil {
 		detail = "session lost: " + plain(err)
-	} else if !h.fins.reached(time.Now(), h.open.Load()) {
+	} else if !h.fins.reached(time.Now(), int64(t.set.Len())) {
 		return
 	}
 	h.shared.hints(Hint{Host: h.name, Backend: t.active.Backend.Name, Detail: detail})

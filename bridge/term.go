@@ -35,7 +35,29 @@ type admission struct {
 	term *term
 	// refusal is why term is nil.
 	refusal error
+	// reached are the last epochs that the host has come to, oldest first.
+	reached []reached
 	// ctx ends, with errMoved, when a newer admission has taken this one's place.
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+}
+
+// reached says how many sessions were severed on the way to an epoch.
+type reached struct {
+	epoch   uint64
+	severed int
+}
+
+// maxReached is how many epochs back an admission can tell what was severed.
+const maxReached = 16
+
+// severedTo tells if the host has come to epoch, and how many sessions that
+// severed.
+func (a *admission) severedTo(epoch uint64) (severed int, arrived bool) {
+	for _, r := range a.reached {
+		if r.epoch >= epoch {
+			return r.severed, true
+		}
+	}
+	return 0, epoch == 0
 }

@@ -42,6 +42,9 @@ func (r *Ring[T]) Append(value T) uint64 {
 func (r *Ring[T]) Since(seq uint64) ([]Entry[T], <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if seq >= r.next-1 {
+		return nil, r.more
+	}
 	first := seq + 1
 	if size := uint64(len(r.entries)); r.next > size && first < r.next-size {
 		first = r.next - size

@@ -51,8 +51,9 @@ func ValidName(name string) error {
 }
 
 // ParseAddress splits host:port. The host is an IP literal (IPv6 in brackets,
-// with its zone if it has one) or a DNS name; the port is a number from 1 to
-// 65535, or 0 if zeroPort allows it (a listener that asks for any free port).
+// with its zone if it has one), returned in its one spelling, or a DNS name; the
+// port is a number from 1 to 65535, or 0 if zeroPort allows it (a listener that
+// asks for any free port).
 func ParseAddress(address string, zeroPort bool) (host string, port int, err error) {
 	at := strings.LastIndexByte(address, ':')
 	if at < 0 {
@@ -72,7 +73,10 @@ func ParseAddress(address string, zeroPort bool) (host string, port int, err err
 		if !ok || err != nil || !ip.Is6() {
 			return "", 0, fmt.Errorf("%q is not an IPv6 address in brackets", host)
 		}
-		return bracketed, port, nil
+		if zone := ip.Zone(); zone != "" && ValidName(zone) != nil {
+			return "", 0, fmt.Errorf("%q has a zone that is no network interface's name", host)
+		}
+		return ip.String(), port, nil
 	}
 	if strings.ContainsRune(host, ':') {
 		return "", 0, fmt.Errorf("%q is ambiguous: write an IPv6 address in brackets, as in [::1]:%d", address, port)
@@ -83,20 +87,39 @@ func ParseAddress(address string, zeroPort bool) (host string, port int, err err
 	if err := ValidName(host); err != nil {
 		return "", 0, fmt.Errorf("%q has no valid host: %w", address, err)
 	}
-	if last := host[strings.LastIndexByte(host, '.')+1:]; last == "" || strings.Trim(last, "0123456789") == "" {
-		// A last label of digits makes it an IPv4 address for some resolvers and a
-		// name for others (RFC 3696, section 2).
+	if last := host[strings.LastIndexByte(host, '.')+1:]; last == "" || number(last) {
+		// A last label that is a number makes it an IPv4 address for some resolvers
+		// (inet_aton reads 127.1 and 0x7f000001) and a name for others (RFC 3696,
+		// section 2).
 		return "", 0, fmt.Errorf("%q is neither an IP address nor a DNS name", host)
 	}
 	return host, port, nil
 }
 
-// HostName returns the one spelling of a host's name: lower case, no trailing
-// dot. An IP literal is a host name too.
-func HostName(name string) (string, error) {
-	canonical := strings.ToLower(strings.TrimSuffix(name, "."))
-	if ip, err := netip.ParseAddr(canonical); err == nil {
-		return ip.String(), nil
+// number tells whether label is digits, or hexadecimal after 0x.
+func number(label string) bool {
+	digits := "0123456789"
+	if lower := strings.ToLower(label); strings.HasPrefix(lower, "0x") {
+		label, digits = lower[2:], "0123456789abcdef"
 	}
-	return canonical, ValidName(canonical)
+	return strings.Trim(label, digits) == ""
+}
+
+// HostName returns the one spelling of a host's name: lower case, no trailing
+// dot. An IP literal is a host name too, without a zone, since a zone means
+// something on one machine only.
+func HostName(name string) (string, error) {
+	name = strings.TrimSuffix(name, ".")
+	if ip, err := netip.ParseAddr(name); err == nil && ip.Zone() == "" {
+		return ip.Unmap().String(), nil
+	}
+	// Before the case is changed, since there are letters outside ASCII whose lower case
+	// is inside.
+	if err := ValidName(name); err != nil {
+		return "", err
+	}
+	if strings.Contains(name+".", "..") {
+		return "", fmt.Errorf("%q is not a host name: two dots with nothing between them", name)
+	}
+	return strings.ToLower(name), nil
 }

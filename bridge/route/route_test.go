@@ -113,6 +113,8 @@ var _ = Describe("HostName", func() {
 		Entry("punycode", "XN--BCHER-KVA.example", "xn--bcher-kva.example"),
 		Entry("IPv4", "10.0.0.1", "10.0.0.1"),
 		Entry("IPv6", "2001:DB8:0:0::1", "2001:db8::1"),
+		Entry("IPv4 in IPv6", "::FFFF:10.0.0.1", "10.0.0.1"),
+		Entry("the greatest length and a trailing dot", strings.Repeat("a", route.MaxName)+".", strings.Repeat("a", route.MaxName)),
 	)
 
 	DescribeTable("refuses (H39)",

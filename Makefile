@@ -1,0 +1,78 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME ?= 30s
+
+# Debian leaves these out for users other than root; ip, haproxy and nginx are there.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.PHONY: help
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build the static binary ./switchboard
+	CGO_ENABLED=0 go build -trimpath -o switchboard ./cmd/switchboard
+
+.PHONY: run
+run: ## Run a whole cluster on this machine, with things to try
+	go run ./cmd/switchboard dev
+
+.PHONY: test
+test: tools lint ## Run every check and every spec, with the race detector
+	go test -race -count=1 -p 2 -timeout 20m ./...
+
+.PHONY: lint
+lint: ## Check format, vet, staticcheck, the floors and go.mod
+	@unformatted=$$(gofmt -l .); \
+	if [ -n "$$unformatted" ]; then echo "not formatted with gofmt:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	go test -count=1 ./fixtures/floors
+	go mod tidy -diff
+
+.PHONY: fuzz
+fuzz: ## Fuzz every fuzz target for FUZZTIME (30s) each
+	@grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed -E 's|/[^/]+:func | |' | sort | \
+	while read -r dir target; do \
+		echo "== $$target in $$dir"; \
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir" </dev/null; \
+	done
+
+.PHONY: bench
+bench: ## Measure against HAProxy and nginx
+	@$(call need,haproxy:haproxy nginx:nginx)
+	go run ./fixtures/bench
+
+# What the specs and the race detector need beside Go.
+.PHONY: tools
+tools: ## Install what the specs need (Debian, as root), or say what is missing
+	@$(call need,gcc:gcc git:git redis-server:redis-server ip:iproute2 $(if $(wildcard /usr/include/stdlib.h),,stdlib.h:libc6-dev))
+
+# need looks for program:package pairs. As root it installs the packages that
+# are missing. Otherwise it says which those are: specs that need them are then
+# skipped, but with CI set that is a failure. The loop is run again after an
+# install, since a package may not have brought what it should.
+define need
+missing() { \
+	for pair in $(1); do \
+		program="$${pair%%:*}"; \
+		if [ "$$program" = stdlib.h ]; then [ -e /usr/include/stdlib.h ] || printf '%s ' "$${pair##*:}"; \
+		else command -v "$$program" >/dev/null || printf '%s ' "$${pair##*:}"; fi; \
+	done; \
+}; \
+command -v go >/dev/null || { echo "go is not installed; see go.mod for the version"; exit 1; }; \
+packages=$$(missing); \
+if [ -n "$$packages" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	export DEBIAN_FRONTEND=noninteractive; \
+	{ apt-get update && apt-get install -y --no-install-recommends $$packages; } || echo "installing $$packages failed"; \
+	packages=$$(missing); \
+fi; \
+if [ -n "$$packages" ]; then \
+	echo "missing Debian packages: $$packages(install them, or run this as root)"; \
+	if [ -n "$${CI:-}" ]; then exit 1; fi; \
+	echo "specs that need them will be skipped"; \
+fi
+endef

@@ -1,0 +1,57 @@
+// Package api is what operators see of a router and may change in it: JSON over
+// HTTP, and [Sources.Cluster], the same answers as Go values.
+//
+//	monitor ── Feed[Cluster] ──┐
+//	bridge  ── Feed[Traffic] ──┼──▶ Sources ── merged when asked ──▶ GET, PATCH's answer
+//	bridge  ── Counts() ───────┘
+//
+//	GET    guard ─▶ merge ─▶ compose ─▶ write
+//	PATCH  guard ─▶ read and check the whole body ─▶ slot ─▶ If-Match ─▶ Commands ─▶ merge ─▶ slot back ─▶ write
+//
+// # Merged on read
+//
+// There is no copy of the state here and no loop that keeps one. Every answer
+// takes the newest value of each feed at the moment it is asked for. The owners
+// put a change in their feed before they answer the command that asked for it, so
+// an answer is never older than the last command that was answered, and a router
+// whose API is not called pays nothing for it. A GET waits for nothing and nobody.
+//
+// # Writes
+//
+// A PATCH is read and checked whole before anything is done: a refused one has
+// called no command. What it names is then changed under the resource's slot, one
+// PATCH at a time, so If-Match is checked and acted on as one. The slot is a
+// channel that is waited for no longer than [Options.CommandTimeout], and commands
+// get a deadline of the same length, so a PATCH ends in bounded time whatever
+// hangs. Each host has its own slot: a host that hangs delays no other. Once a
+// command has been given, a client that leaves does not take it back.
+//
+// Choosing a backend can be refused, and so comes before the traffic flag. "active"
+// and "pin" together are one command, never two: {"active":"b","pin":"b"} pins b if
+// it is healthy; {"active":"b","pin":null} is refused, because it would be two
+// steps of which the second may fail. Where a first command has acted and a second
+// has not, the problem document says "acted": true.
+//
+// The ETag of a resource covers what an operator can write, and the epoch. Session
+// counts and check times change all the time and are left out.
+//
+// # Who may call what
+//
+// /healthz and /readyz answer everybody. All else wants the username and
+// password, if there are any. If there are none, the Host header must be an IP
+// address, localhost or one of [Options.AllowedHosts]: a page on another name that
+// a browser was made to resolve to us (DNS rebinding) is not. With a password that
+// is not needed, since the browser keeps it for another origin. Writes that a
+// browser sends from another site are refused by [net/http.CrossOriginProtection].
+// A right password is never refused, however many wrong ones came before it; many
+// wrong ones get 429 and their connection closed, and no longer a log line each.
+// That slows a guesser and spares the log. What stops one is a long password.
+//
+// /v0 is the wire of Cloud Foundry's switchboard: its 2xx answers byte for byte,
+// headers included, and its rules for PATCH. Its errors are one status and one
+// line of text.
+//
+// All exported functions may be called from any goroutine. The package starts no
+// goroutine, opens no listener, and never holds a lock or the slot while it writes
+// to a client. Timeouts of sockets belong to the server that the handler is given to.
+package api

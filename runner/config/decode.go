@@ -1,0 +1,306 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"switchboard/bridge/route"
+)
+
+// decoder fills a File from a tree by the schema.
+type decoder struct {
+	problems
+	// at has the place of every key that is set, and of every element.
+	at map[string]place
+	// bad has the paths that were reported: nothing more is said of them.
+	bad map[string]bool
+}
+
+// report adds an error about the key at path.
+func (d *decoder) report(at place, path, format string, args ...any) {
+	d.bad[path] = true
+	d.add(at, path, format, args...)
+}
+
+// mapping decodes n into the struct v.
+func (d *decoder) mapping(n *node, v reflect.Value, path string) {
+	if n.kind != mapping {
+		d.report(n.at, path, "%s", n.wants("a mapping (key: value)"))
+		return
+	}
+	fields := fieldsOf(v.Type())
+	seen := make(map[string]place)
+	for _, m := range n.members {
+		i := slices.IndexFunc(fields, func(f field) bool { return f.key == m.key })
+		if i < 0 {
+			d.unknown(m, v.Type(), path)
+			continue
+		}
+		below := join(path, m.key)
+		if first, twice := seen[m.key]; twice {
+			d.report(m.at, below, "the key is set twice, first on line %d: remove one", first.line)
+			continue
+		}
+		seen[m.key] = m.at
+		d.at[below] = m.value.at
+		d.value(m.value, v.Field(fields[i].index), fields[i], below)
+	}
+	for _, f := range fields {
+		if _, set := seen[f.key]; !set {
+			d.absent(n.at, v.Field(f.index), f, join(path, f.key))
+		}
+	}
+}
+
+// unknown reports a key that the schema does not have. What stands there may be
+// anything, the rest of a password with a comma in it included.
+func (d *decoder) unknown(m member, t reflect.Type, path string) {
+	if m.bare {
+		d.add(m.at, path, "a value is missing in {…}: write key: value, and quote text that holds a comma")
+		return
+	}
+	var keys []string
+	for _, f := range fieldsOf(t) {
+		keys = append(keys, f.key)
+	}
+	key := m.key
+	if route.ValidName(key) != nil {
+		key = quote(key)
+	}
+	if slices.Contains(laterKeys(t), m.key) {
+		d.add(m.at, join(path, key), "%s", notYet(m.key))
+		return
+	}
+	d.add(m.at, join(path, key), "unknown key %s: %s", quote(m.key),
+		suggest(m.key, append(keys, laterKeys(t)...), "the keys here are "+strings.Join(keys, ", ")))
+}
+
+func notYet(key string) string {
+	return fmt.Sprintf("key %q is not supported by this version", key)
+}
+
+// absent gives a key that is not set its default.
+func (d *decoder) absent(parent place, v reflect.Value, f field, path string) {
+	standard, has := f.tag.Lookup("default")
+	switch nested, list := f.nested(); {
+	case has:
+		d.scalar(&node{at: parent, kind: words, text: standard}, v, f, path)
+	case list && f.required():
+		d.report(parent, path, "no %s: at least one is needed", f.key)
+	case f.required():
+		d.report(parent, path, "the key is missing: %s", f.tag.Get("doc"))
+	case nested != nil && v.Kind() == reflect.Struct:
+		d.mapping(&node{at: parent}, v, path)
+	}
+}
+
+// value decodes n into v, which is of any kind that the schema has.
+func (d *decoder) value(n *node, v reflect.Value, f field, path string) {
+	_, many := f.nested()
+	switch {
+	case v.Kind() == reflect.Struct:
+		d.mapping(n, v, path)
+	case v.Kind() == reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		d.mapping(n, v.Elem(), path)
+	case v.Kind() != reflect.Slice:
+		d.scalar(n, v, f, path)
+	case n.kind != list:
+		d.report(n.at, path, "%s", n.wants("a list"))
+	case len(n.items) == 0 && f.required():
+		d.report(n.at, path, "no %s: at least one is needed", f.key)
+	default:
+		v.Set(reflect.MakeSlice(v.Type(), len(n.items), len(n.items)))
+		for i, item := range n.items {
+			d.at[element(path, i)] = item.at
+			if many {
+				d.mapping(item, v.Index(i), element(path, i))
+			} else {
+				d.scalar(item, v.Index(i), f, element(path, i))
+				d.bad[path] = d.bad[path] || d.bad[element(path, i)]
+			}
+		}
+	}
+}
+
+// scalar decodes text, a number, a duration or a prefix.
+func (d *decoder) scalar(n *node, v reflect.Value, f field, path string) {
+	var err error
+	switch v.Interface().(type) {
+	case time.Duration:
+		err = setDuration(n, v, f)
+	case netip.Prefix:
+		err = setPrefix(n, v)
+	case int:
+		err = setNumber(n, v, f)
+	default:
+		err = setText(n, v, f)
+	}
+	if err != nil {
+		d.report(n.at, path, "%v", err)
+	}
+}
+
+// wants says that n is not what its key takes. It does not show the value,
+// which may be a password.
+func (n *node) wants(what string) string {
+	switch n.kind {
+	case empty:
+		return "the value is empty: write " + what + ", or remove the key"
+	case mapping:
+		return "a mapping is not allowed here: write " + what
+	case list:
+		return "a list is not allowed here: write " + what
+	default:
+		return "a single value is not allowed here: write " + what
+	}
+}
+
+func (n *node) scalarText(what string) (string, error) {
+	switch n.kind {
+	case text, number, words:
+		return n.text, nil
+	case other:
+		return "", errors.New("the value has the wrong type: write " + what)
+	default:
+		return "", errors.New(n.wants(what))
+	}
+}
+
+func setText(n *node, v reflect.Value, f field) error {
+	if n.kind == number || n.kind == other {
+		if _, err := obey(f.tag.Get("rule"), n.text); n.kind == number && err != nil {
+			return err // Quotes alone would not help.
+		}
+		return errors.New("the value must be text: put it in quotes")
+	}
+	s, err := n.scalarText("text")
+	if err != nil {
+		return err
+	}
+	if s == "" && f.required() {
+		return errors.New("the value must not be empty")
+	}
+	if s != "" {
+		if s, err = obey(f.tag.Get("rule"), s); err != nil {
+			return err
+		}
+	}
+	if enum := strings.Fields(f.tag.Get("enum")); len(enum) > 0 && !slices.Contains(enum, s) {
+		one := "use " + strings.Join(enum, ", ")
+		if slices.Contains(strings.Fields(f.tag.Get("later")), s) {
+			return fmt.Errorf("%s is not supported by this version: %s", quote(s), one)
+		}
+		return fmt.Errorf("%s is not a value of this key: %s", quote(s), suggest(s, enum, one))
+	}
+	v.SetString(s)
+	return nil
+}
+
+func setNumber(n *node, v reflect.Value, f field) error {
+	s, err := n.scalarText("a number")
+	if err != nil {
+		return err
+	}
+	if n.kind == text {
+		return errors.New("the value must be a number, without quotes")
+	}
+	i, err := strconv.Atoi(s)
+	if err != nil || strconv.Itoa(i) != s {
+		return fmt.Errorf("%s is not a plain decimal number", quote(s))
+	}
+	least, _ := strconv.Atoi(f.tag.Get("min"))
+	if most, err := strconv.Atoi(f.tag.Get("max")); err == nil && (i < least || i > most) {
+		return fmt.Errorf("%d is out of range: use %d to %d", i, least, most)
+	}
+	if i < least {
+		return fmt.Errorf("%d is too small: use %d or more", i, least)
+	}
+	v.SetInt(int64(i))
+	return nil
+}
+
+func setDuration(n *node, v reflect.Value, f field) error {
+	s, err := n.scalarText("a duration such as 500ms, 10s or 2m")
+	if err != nil {
+		return err
+	}
+	if _, err := strconv.ParseFloat(s, 64); err == nil && s != "0" {
+		return fmt.Errorf("%s has no unit: write a duration such as 500ms, 10s or 2m", quote(s))
+	}
+	duration, err := time.ParseDuration(s)
+	if err != nil {
+		return fmt.Errorf("%s is not a duration: write one such as 500ms, 10s or 2m", quote(s))
+	}
+	least, _ := time.ParseDuration(f.tag.Get("min"))
+	switch {
+	case duration < 0:
+		return fmt.Errorf("%s is negative: a duration is 0s or more", quote(s))
+	case duration < least:
+		return fmt.Errorf("%s is too short: use %s or more", quote(s), least)
+	}
+	v.SetInt(int64(duration))
+	return nil
+}
+
+func setPrefix(n *node, v reflect.Value) error {
+	s, err := n.scalarText("a network such as 10.0.0.0/8")
+	if err != nil {
+		return err
+	}
+	prefix, err := netip.ParsePrefix(s)
+	if err != nil {
+		if ip, err := netip.ParseAddr(s); err == nil && ip.Zone() == "" {
+			return fmt.Errorf("%s is an address, not a network: write %s/%d", quote(s), s, ip.BitLen())
+		}
+		return fmt.Errorf("%s is not a network: write one such as 10.0.0.0/8 or fd00::/8", quote(s))
+	}
+	if prefix.Addr().Is4In6() {
+		return fmt.Errorf("%s is an IPv4 network in IPv6 spelling: write it as IPv4", quote(s))
+	}
+	if prefix != prefix.Masked() {
+		return fmt.Errorf("%s has bits beyond its length: write %s", quote(s), prefix.Masked())
+	}
+	v.Set(reflect.ValueOf(prefix))
+	return nil
+}
+
+// obey checks text that is not empty by the rule that a tag names, and returns
+// its one spelling.
+func obey(rule, s string) (string, error) {
+	switch rule {
+	case "name":
+		return s, route.ValidName(s)
+	case "host":
+		return route.HostName(s)
+	case "bind":
+		if strings.HasPrefix(s, ":") {
+			return s, fmt.Errorf("%s has no address: write 0.0.0.0%s to listen on all", quote(s), s)
+		}
+		_, _, err := route.ParseAddress(s, true)
+		return s, err
+	case "address":
+		host, _, err := route.ParseAddress(s, false)
+		if ip, _ := netip.ParseAddr(host); err == nil && ip.Unmap().IsUnspecified() {
+			err = fmt.Errorf("%s is no address that can be connected to: write the backend's own", quote(s))
+		}
+		return s, err
+	case "type":
+		for i, c := range []byte(s) {
+			if letter := 'a' <= c && c <= 'z'; !letter && (i == 0 || c != '_' && c != '-' && (c < '0' || c > '9')) {
+				return s, fmt.Errorf("%s is not a check type: use lower-case letters, digits, '-' and '_'", quote(s))
+			}
+		}
+	case "username":
+		if strings.Contains(s, ":") {
+			return s, errors.New("a user name cannot hold a colon (RFC 7617)")
+		}
+	}
+	return s, nil
+}

@@ -1,0 +1,132 @@
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// File is the configuration of a router, as it is written: one field a key. The
+// tags are the schema; nothing else lists the keys.
+//
+//	key       the key in the file
+//	doc       one line for --help and the reference
+//	default   the value of a key that is not set
+//	required  it must be set, or have a default, and must not be empty
+//	enum      the values it may have; for numbers and durations min and max
+//	later     values, or on a blank field keys, that this version lacks
+//	rule      what obey in decode.go checks
+//	for       the check types that the key is for
+type File struct {
+	Name      string     `key:"name" rule:"name" doc:"the router's name; the machine's name if it is not set"`
+	Listeners []Listener `key:"listeners" required:"true"`
+	Hosts     []Host     `key:"hosts" required:"true"`
+	State     string     `key:"state" doc:"directory for what must outlive a restart: traffic switch, pins, last active and epoch; empty: nothing is kept"`
+	API       API        `key:"api"`
+	Health    Health     `key:"health"`
+	Shutdown  Shutdown   `key:"shutdown"`
+	Log       Log        `key:"log"`
+	_         struct{}   `later:"redis"`
+
+	// Warnings are what is allowed and is most likely a mistake, one sentence
+	// each, with its place.
+	Warnings []string
+}
+
+// Listener is one address that clients come in by.
+type Listener struct {
+	Name           string         `key:"name" rule:"name" required:"true" doc:"the listener's name"`
+	Bind           string         `key:"bind" rule:"bind" required:"true" doc:"host:port to listen on; port 0 is any free one"`
+	Protocol       string         `key:"protocol" enum:"tcp" later:"tls http https" default:"tcp" doc:"what clients speak"`
+	Host           string         `key:"host" rule:"host" required:"true" doc:"the host it serves"`
+	ProxyProtocol  string         `key:"proxy_protocol" enum:"off v1 v2 any" default:"off" doc:"PROXY header to expect from trusted_proxies"`
+	TrustedProxies []netip.Prefix `key:"trusted_proxies" doc:"whose PROXY header is believed"`
+	MaxSessions    int            `key:"max_sessions" min:"0" default:"0" doc:"the most sessions at once; 0: what file descriptors allow"`
+	_              struct{}       `later:"tls timeouts"`
+}
+
+// Host is what clients ask for, and who serves it.
+type Host struct {
+	Name             string        `key:"name" rule:"host" required:"true" doc:"the host's name"`
+	Policy           string        `key:"policy" enum:"active" later:"balance" default:"active" doc:"how the backends are used"`
+	Elect            string        `key:"elect" enum:"sticky lowest highest" default:"sticky" doc:"who becomes the active backend"`
+	Hold             time.Duration `key:"hold" default:"0s" doc:"how long a new client may wait for an active backend; 0: it is refused at once"`
+	HoldMax          int           `key:"hold_max" min:"0" default:"1000" doc:"how many clients may wait at once"`
+	DialTimeout      time.Duration `key:"dial_timeout" min:"1ms" default:"1s" doc:"how long connecting to a backend may take"`
+	IdleTimeout      time.Duration `key:"idle_timeout" default:"0s" doc:"longest silence of a session; 0: no limit"`
+	HalfCloseTimeout time.Duration `key:"half_close_timeout" default:"30s" doc:"longest silence once one direction has ended; 0: no limit"`
+	SendProxy        string        `key:"send_proxy" enum:"off v1 v2" default:"off" doc:"PROXY header sent to backends"`
+	// Check is nil for a host that is not probed.
+	Check    *Check    `key:"check"`
+	Backends []Backend `key:"backends" required:"true"`
+	_        struct{}  `later:"choose sticky_by http"`
+}
+
+// Check says how the backends of a host are probed.
+type Check struct {
+	Type         string        `key:"type" rule:"type" required:"true" doc:"http, tcp, exec, or a type that the program links"`
+	Port         int           `key:"port" min:"1" max:"65535" doc:"port to probe; the backend's own if it is not set"`
+	Path         string        `key:"path" for:"http" default:"/api/v1/status" doc:"what to GET (http)"`
+	Interval     time.Duration `key:"interval" min:"1ms" default:"200ms" doc:"from the start of one probe to the start of the next"`
+	Timeout      time.Duration `key:"timeout" min:"1ms" default:"1s" doc:"how long one probe may take"`
+	Fall         int           `key:"fall" min:"1" default:"2" doc:"failures in a row that make a backend unhealthy"`
+	Rise         int           `key:"rise" min:"1" default:"2" doc:"successes in a row that make a backend healthy"`
+	Username     string        `key:"username" for:"mysql galera postgres redis" doc:"whom to log in as (mysql, galera, postgres, redis)"`
+	PasswordFile string        `key:"password_file" for:"mysql galera postgres redis" doc:"file that holds the password; relative to the working directory"`
+	Command      []string      `key:"command" for:"exec" doc:"program and arguments (exec)"`
+	_            struct{}      `later:"database tls"`
+
+	// Password is what PasswordFile holds.
+	Password Secret
+}
+
+// Backend is an address that can serve a host.
+type Backend struct {
+	Name      string   `key:"name" rule:"name" required:"true" doc:"the backend's name"`
+	Address   string   `key:"address" rule:"address" required:"true" doc:"host:port to connect to"`
+	CheckPort int      `key:"check_port" min:"1" max:"65535" doc:"port to probe; overrides check.port"`
+	_         struct{} `later:"weight"`
+}
+
+// API is where operators are listened to.
+type API struct {
+	Bind     string `key:"bind" rule:"bind" required:"true" default:"127.0.0.1:9090" doc:"host:port of API, metrics and dashboard"`
+	Username string `key:"username" rule:"username" doc:"user name to ask for; empty: no authentication, and only a loopback bind"`
+	// Password is what PasswordFile holds, if that is set.
+	Password     Secret `key:"password" doc:"password to ask for"`
+	PasswordFile string `key:"password_file" doc:"file that holds the password; relative to the working directory"`
+}
+
+// Health is the extra listener for health checks.
+type Health struct {
+	Bind string `key:"bind" rule:"bind" doc:"host:port that answers 200 while ready and 503 otherwise; empty: none"`
+}
+
+// Shutdown says how a router stops.
+type Shutdown struct {
+	Delay time.Duration `key:"delay" default:"0s" doc:"how long to go on accepting after readiness has turned red"`
+	Drain time.Duration `key:"drain" default:"10s" doc:"how long open sessions may go on after that"`
+}
+
+// Log says what is logged and where to.
+type Log struct {
+	Level  string `key:"level" enum:"debug info warn error" default:"info" doc:"what is logged"`
+	Format string `key:"format" enum:"json text" default:"json" doc:"how it is logged"`
+	Access string `key:"access" doc:"file for one JSON line a session; - is stdout; empty: none"`
+}
+
+// Secret is a password. It prints as "***", so that a configuration can be logged.
+type Secret string
+
+// String hides the secret.
+func (s Secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return "***"
+}
+
+// GoString hides the secret from %#v.
+func (s Secret) GoString() string { return `"` + s.String() + `"` }
+
+// MarshalText hides the secret from encoders and slog.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }

@@ -1,0 +1,385 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"switchboard/api"
+	"switchboard/bridge"
+	"switchboard/bridge/feed"
+	"switchboard/bridge/relay"
+	"switchboard/bridge/resolve"
+	"switchboard/monitor"
+	"switchboard/runner/process"
+	"switchboard/runner/state"
+)
+
+// History is how many events a router remembers for [Router.Events].
+const History = 1024
+
+// Router is a whole router as one ifrit process. Make one with [New]; everything
+// but Run may be called from any goroutine, before, during and after Run.
+type Router struct {
+	config    Config
+	engine    *relay.Portable
+	resolver  *resolve.Resolver
+	state     *state.Dir // nil: nothing is kept
+	bridge    *bridge.Bridge
+	hosts     map[string]*host
+	ordered   []*host
+	listeners map[string]*bridge.Listener
+	members   []process.Member
+	scribes   []process.Runner
+	journal   *bridge.Journal
+	access    *accessLog
+	api       *api.API
+	apiServer *process.HTTP
+	health    *process.HTTP
+
+	// began is when the group had started, zero before; stopping is set before any
+	// member is told to stop.
+	began    atomic.Pointer[time.Time]
+	stopping atomic.Bool
+
+	// saving serialises saves; lastActive belongs to them.
+	saving     sync.Mutex
+	lastActive map[string]state.Active
+}
+
+// host is one host's parts.
+type host struct {
+	name    string
+	monitor *monitor.Monitor
+	bridge  *bridge.Host
+	active  feed.Feed[bridge.Active]
+	cluster feed.Feed[bridge.Cluster]
+	// verdicts is how long readiness waits for first verdicts.
+	verdicts time.Duration
+}
+
+// New makes a router. All that is wrong with the configuration comes back at once
+// (see [Config.Validate]) and then nothing has been opened. New opens the state
+// directory, if there is one, and takes what it holds; it opens nothing else and
+// starts nothing. Run closes the directory; Close does if Run is never called.
+func New(c Config) (*Router, error) {
+	c, err := c.complete()
+	if err != nil {
+		return nil, err
+	}
+	limit, err := sessionLimit(c)
+	if err != nil {
+		return nil, err
+	}
+	r := &Router{
+		config:    c,
+		engine:    relay.NewPortable(relay.Options{Dial: c.Dial}),
+		resolver:  resolve.New(resolve.Options{Clock: c.Clock, Log: c.Log}),
+		hosts:     make(map[string]*host),
+		listeners: make(map[string]*bridge.Listener),
+		journal:   feed.NewRing[bridge.Event](History),
+
+		lastActive: make(map[string]state.Active),
+	}
+	kept, err := r.restore()
+	if err != nil {
+		return nil, err
+	}
+	if err := r.build(kept, limit); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+// build makes the parts and puts them in order: what is started first is stopped
+// last, so operators can see and steer to the end.
+func (r *Router) build(kept kept, limit int) error {
+	c := r.config
+	options := bridge.Options{
+		Engine: r.engine, Resolve: r.resolver.Addresses, Traffic: kept.traffic(""), Drain: c.Drain,
+		Hints: r.hint, Records: r.record, Journal: r.journal, Log: c.Log, Clock: c.Clock,
+	}
+	for _, hc := range c.Hosts {
+		h := &host{name: hc.Name, verdicts: time.Second}
+		r.hosts[hc.Name] = h
+		r.ordered = append(r.ordered, h)
+		if hc.Check != nil {
+			h.verdicts = max(h.verdicts, hc.Check.Timeout)
+		}
+		active, _ := h.active.Subscribe() // for as long as the router lives
+		options.Hosts = append(options.Hosts, hc.bridgeOptions(active, kept.traffic(hc.Name)))
+	}
+	var err error
+	if r.bridge, err = bridge.New(options); err != nil {
+		return fmt.Errorf("making the bridge: %w", err)
+	}
+	for i, hc := range c.Hosts {
+		h := r.ordered[i]
+		h.bridge = r.bridge.Host(hc.Name)
+		if h.monitor, err = r.newMonitor(hc, h, kept.Pins[hc.Name]); err != nil {
+			return fmt.Errorf("host %q: %w", hc.Name, err)
+		}
+	}
+	if r.api, err = api.New(api.Options{
+		Sources: r.sources(), Commands: r, Username: c.API.Username, Password: c.API.Password, Log: c.Log, Clock: c.Clock,
+	}); err != nil {
+		return fmt.Errorf("making the API: %w", err)
+	}
+	r.compose(limit)
+	return nil
+}
+
+// compose fills the ordered group, and the scribes: those who write down what the
+// group does. They are no members, since a second signal goes to all members at
+// once, and there is something to write until the last of them has ended.
+func (r *Router) compose(limit int) {
+	c := r.config
+	add := func(name string, runner process.Runner) {
+		r.members = append(r.members, process.Member{Name: name, Runner: runner})
+	}
+	if c.Access != nil {
+		r.access = newAccessLog(c.Access, c.Log)
+		r.scribes = append(r.scribes, r.access)
+	}
+	if r.state != nil {
+		r.scribes = append(r.scribes, keeper{r})
+	}
+	if c.API.Bind != "" {
+		r.apiServer = &process.HTTP{Bind: c.API.Bind, Handler: r.api.Handler(), Log: c.Log}
+		add("api", r.apiServer)
+	}
+	if c.Health != "" {
+		r.health = &process.HTTP{Bind: c.Health, Handler: http.HandlerFunc(r.serveHealth), Log: c.Log}
+		add("health", r.health)
+	}
+	for _, h := range r.ordered {
+		add("monitor of "+h.name, h.monitor)
+	}
+	add("bridge", r.bridge)
+	budget := bridge.NewBudget(limit)
+	for _, lc := range c.Listeners {
+		l := bridge.NewListener(bridge.ListenerOptions{
+			Name: lc.Name, Bind: lc.Bind, Host: r.hosts[lc.Host].bridge, Listen: r.listen(),
+			Proxy:    bridge.ProxyAccept{Version: lc.ProxyProtocol, Trusted: lc.TrustedProxies},
+			Sessions: bridge.NewBudget(lc.MaxSessions), Router: budget,
+			Log: c.Log, Clock: c.Clock,
+		})
+		r.listeners[lc.Name] = l
+		add("listener "+lc.Name, l)
+	}
+}
+
+// reserved is how many descriptors are kept for the API, probes and the rest.
+const reserved = 64
+
+// sessionLimit is how many sessions the descriptors allow: two each.
+func sessionLimit(Config) (int, error) {
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+		return 0, fmt.Errorf("asking how many files may be open: %w", err)
+	}
+	const plenty = 1 << 30 // more than any kernel's limit on open files
+	limit := (int(min(files.Cur, plenty)) - reserved) / 2
+	if limit < 1 {
+		return 0, fmt.Errorf("only %d files may be open, and %d are needed before the first session; raise RLIMIT_NOFILE (ulimit -n)", files.Cur, reserved+2)
+	}
+	return limit, nil
+}
+
+// Run starts the router and is ready when every listener accepts. On the first
+// signal it turns not ready, accepts on for Config.Delay, stops accepting, lets
+// open sessions go on for up to Config.Drain, severs the rest, stops the monitors
+// and at last the API, and returns nil. A second signal means now. If a part ends
+// on its own, so does the router, with an error that names it. Run may be called
+// once.
+func (r *Router) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
+	written := make(chan error, len(r.scribes)) // a slot each, so that none waits to be heard
+	enough := make([]chan os.Signal, len(r.scribes))
+	for i, scribe := range r.scribes {
+		enough[i] = make(chan os.Signal, 1)
+		started := make(chan struct{})
+		go func() { written <- scribe.Run(enough[i], started) }()
+		<-started
+	}
+	group := process.Ordered(r.members...)
+	// Two slots: the group hears at most two signals, and this loop must not wait
+	// for one that has ended.
+	inner, started, ended := make(chan os.Signal, 2), make(chan struct{}), make(chan error, 1)
+	go func() { ended <- group.Run(inner, started) }()
+	errs := []error{r.steer(signals, inner, ready, started, ended)}
+	r.stopping.Store(true)
+	for _, e := range enough {
+		e <- os.Interrupt
+		errs = append(errs, <-written)
+	}
+	return errors.Join(append(errs, r.Close())...)
+}
+
+// steer passes signals on, the first one late.
+func (r *Router) steer(signals <-chan os.Signal, inner chan<- os.Signal, ready chan<- struct{}, started <-chan struct{}, ended <-chan error) error {
+	var (
+		delay <-chan time.Time
+		first os.Signal
+		heard int
+	)
+	for {
+		select {
+		case <-started:
+			started = nil
+			now := r.config.Clock.Now()
+			r.began.Store(&now)
+			close(ready)
+			r.config.Log.Info("ready", "router", r.config.Name)
+		case s := <-signals:
+			heard++
+			r.stopping.Store(true)
+			r.config.Log.Info("stopping", "signal", s.String(), "heard", heard)
+			if first == nil {
+				first = s
+				if started != nil || r.config.Delay <= 0 {
+					inner <- s
+					continue
+				}
+				timer := r.config.Clock.NewTimer(r.config.Delay)
+				defer timer.Stop()
+				delay = timer.C()
+				continue
+			}
+			if delay != nil {
+				delay = nil
+				inner <- first
+			}
+			if heard == 2 {
+				inner <- s
+			}
+		case <-delay:
+			delay = nil
+			inner <- first
+		case err := <-ended:
+			return err
+		}
+	}
+}
+
+// Close gives back what New opened, for a router that is not run. Run does it
+// itself. Calling it again does nothing.
+func (r *Router) Close() error {
+	errs := []error{r.engine.Close()}
+	r.resolver.Close()
+	if r.state != nil {
+		errs = append(errs, r.state.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Addr returns the address that a listener has bound, nil if there is no such
+// listener or it has none yet.
+func (r *Router) Addr(listener string) net.Addr {
+	if l := r.listeners[listener]; l != nil {
+		return l.Addr()
+	}
+	return nil
+}
+
+// APIAddr returns the address that the API has bound, nil if it has none (yet).
+func (r *Router) APIAddr() net.Addr {
+	if r.apiServer == nil {
+		return nil
+	}
+	return r.apiServer.Addr()
+}
+
+// HealthAddr returns the address that the health listener has bound, nil if it has
+// none (yet).
+func (r *Router) HealthAddr() net.Addr {
+	if r.health == nil {
+		return nil
+	}
+	return r.health.Addr()
+}
+
+// Handler is the API, for a server of the embedder's own. It asks for the
+// configured user name and password, if any.
+func (r *Router) Handler() http.Handler { return r.api.Handler() }
+
+// Cluster is the router's merged state, as GET /cluster answers it.
+func (r *Router) Cluster() api.Cluster { return r.sources().Cluster() }
+
+// Ready returns nil if the router is ready, else why it is not: it is not started
+// or is stopping, traffic is off, or a host has no first verdict yet (which is
+// waited for as long as its check may take, at least a second).
+func (r *Router) Ready() error {
+	began := r.began.Load()
+	switch {
+	case r.stopping.Load():
+		return errors.New("stopping")
+	case began == nil:
+		return errors.New("starting")
+	}
+	if t, _ := r.bridge.Traffic().Get(); !t.Enabled {
+		return errors.New("traffic is off")
+	}
+	for _, h := range r.ordered {
+		select {
+		case <-h.monitor.FirstVerdicts():
+		default:
+			if r.config.Clock.Now().Sub(*began) < h.verdicts {
+				return fmt.Errorf("host %q: backends have not been checked yet", h.name)
+			}
+		}
+	}
+	return nil
+}
+
+func (r *Router) serveHealth(w http.ResponseWriter, _ *http.Request) {
+	if err := r.Ready(); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}
+
+// sources is the state that the API merges.
+func (r *Router) sources() api.Sources {
+	s := api.Sources{Name: r.config.Name, Traffic: r.bridge.Traffic(), Ready: r.Ready}
+	for _, h := range r.ordered {
+		s.Hosts = append(s.Hosts, api.HostSource{
+			Name: h.name, Policy: "active", Cluster: &h.cluster, Traffic: h.bridge.Traffic(), Counts: h.bridge.Counts,
+		})
+	}
+	return s
+}
+
+// hint passes on what the data path has seen. A bridge that is being built has no
+// monitors yet, and no sessions.
+func (r *Router) hint(h bridge.Hint) { r.hosts[h.Host].monitor.Hint(h) }
+
+func (r *Router) record(record bridge.Record) {
+	if r.access != nil {
+		r.access.put(record)
+	}
+	if r.config.Records != nil {
+		r.config.Records(record)
+	}
+}
+
+// listen adapts an injected Listen; nil leaves it to the engine.
+func (r *Router) listen() func(ctx context.Context, address string) (relay.Listener, error) {
+	if r.config.Listen == nil {
+		return nil
+	}
+	return func(ctx context.Context, address string) (relay.Listener, error) {
+		l, err := r.config.Listen(ctx, "tcp", address)
+		if err != nil {
+			return nil, err
+		}
+		return r.engine.AdoptListener(l), nil
+	}
+}
