@@ -261,8 +261,9 @@ var _ = Describe("Traffic", func() {
 	})
 
 	It("answers every change, and says so when the bridge has stopped", func() {
+		ctx := timely()
 		for range 1000 {
-			_, err := r.bridge.SetTraffic(timely(), on)
+			_, err := r.bridge.SetTraffic(ctx, on)
 			Expect(err).NotTo(HaveOccurred())
 		}
 		r.stop()

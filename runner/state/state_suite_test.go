@@ -97,7 +97,7 @@ func saveUntilKilled(dir string) error {
 		return err
 	}
 	errs := make(chan error)
-	epochs := make(chan uint64, 1) // newest is enough, and that is the only one
+	epochs := make(chan uint64, 1) // one slot: used on while the one before is saved
 	go func() {
 		epoch := saved.Active["db"].Epoch
 		for {
