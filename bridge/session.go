@@ -196,9 +196,10 @@ func (h *Host) attempt(t *term, in *inbound, s *session) error {
 	_, err = t.set.Open(relay.Pair{
 		Client: in.client, Backend: backend,
 		ToBackend: append(header, in.rest...), Headers: len(header),
-		Limits: h.options.Limits,
-		Done:   s.done,
-		Tag:    s,
+		Limits:     h.options.Limits,
+		HalfClosed: s.halfClosed,
+		Done:       s.done,
+		Tag:        s,
 	})
 	if err != nil {
 		backend.Reset()
@@ -261,12 +262,20 @@ func (s *session) refuse(client relay.Conn, cause error) {
 	s.end()
 }
 
+// halfClosed is the end of one direction of a session that goes on in the other: a
+// server that was killed looks so from here, until its client has closed too.
+func (s *session) halfClosed(first relay.Side) {
+	if first == relay.Backend {
+		s.host.lost(s.term, nil)
+	}
+}
+
 // done is the end of a session that was open.
 func (s *session) done(o relay.Outcome) {
 	s.record.ToBackend, s.record.ToClient = o.ToBackend, o.ToClient
 	s.record.Reason, s.record.Err = reasonOf(o), o.Err
 	s.leave()
-	if o.First == relay.Backend && s.term.ctx.Err() == nil {
+	if o.First == relay.Backend && o.Err != nil {
 		s.host.lost(s.term, o.Err)
 	}
 	s.end()
@@ -303,6 +312,9 @@ func (s *session) end() {
 // killed looks from here. One client's goodbye does not, unless it was the only
 // one.
 func (h *Host) lost(t *term, err error) {
+	if t.ctx.Err() != nil {
+		return
+	}
 	detail := "sessions closed by the backend"
 	if err != nil {
 		detail = "session lost: " + plain(err)
@@ -322,7 +334,7 @@ type burst struct {
 	mu    sync.Mutex
 	began time.Time
 	ends  int64
-	open  int64 // when the window began, with the session that ended then
+	open  int64 // when the window began
 }
 
 // reached counts one end and tells if there have been enough of them: burstSize,
@@ -331,7 +343,7 @@ func (b *burst) reached(now time.Time, open int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if now.Sub(b.began) > burstWindow {
-		b.began, b.ends, b.open = now, 0, open+1
+		b.began, b.ends, b.open = now, 0, max(open, 1)
 	}
 	b.ends++
 	return b.ends >= min(burstSize, b.open)

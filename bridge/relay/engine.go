@@ -40,7 +40,8 @@ type Conn interface {
 	// AwaitGone blocks until the peer has left, and then returns nil, or until ctx
 	// ends, and then returns context.Cause(ctx). It reads nothing: what the peer
 	// has sent stays queued. A peer that sent something and then shut its write
-	// side may be waiting for an answer and has not left.
+	// side may be waiting for an answer and has not left, until it resets. Read
+	// deadlines are cleared. A Conn that is closed meanwhile gives [net.ErrClosed].
 	AwaitGone(ctx context.Context) error
 }
 
@@ -65,9 +66,13 @@ type Pair struct {
 	// client's: they are left out of [Outcome.ToBackend].
 	Headers int
 	Limits  Limits
+	// HalfClosed is called, before Done, when one side has ended and the session
+	// goes on in the other direction; nil: nobody. It must not block and must not
+	// call the set.
+	HalfClosed func(first Side)
 	// Done is called exactly once, when the session has left its set and both its
 	// sockets are closed, from a goroutine of the engine's or from the one that
-	// calls End. It must not block and must not call the set.
+	// calls End. It must not block, panic, or call the set. May be nil.
 	Done func(Outcome)
 	// Tag is the caller's; the engine only hands it back.
 	Tag any
@@ -75,10 +80,11 @@ type Pair struct {
 
 // Limits bound a session's silence.
 type Limits struct {
-	// Idle is the longest time without a byte in either direction; 0: no limit.
+	// Idle is the longest time without a byte in either direction; 0: no limit. A
+	// write that the other side does not take is silence.
 	Idle time.Duration
 	// HalfClose is the longest time without a byte once one direction has ended;
-	// 0: no limit.
+	// 0: no limit but Idle. The shorter of the two applies.
 	HalfClose time.Duration
 }
 
@@ -87,8 +93,8 @@ type Limits struct {
 var (
 	ErrIdle      = errors.New("no byte in either direction for the idle timeout")
 	ErrHalfClose = errors.New("no byte for the half-close timeout after one side had ended")
-	// ErrEnded is what [Set.Open] and [Session.End] return for a set or session
-	// that has ended.
+	// ErrEnded is what [Session.End] returns for a session that has ended, and the
+	// cause of what is ended with a nil cause.
 	ErrEnded = errors.New("already ended")
 	// ErrEngineClosed is the cause of sessions ended by [Engine.Close].
 	ErrEngineClosed = errors.New("the engine was closed")
@@ -100,8 +106,9 @@ type Outcome struct {
 	// Of a session that was ended in the middle of a write they may lack the bytes
 	// of that write.
 	ToBackend, ToClient int64
-	// First is the side whose end or failure was seen first, Neither if it was a
-	// limit or the set.
+	// First is the side that ended the session: the one that failed, or after an
+	// orderly end of both the one that ended first; Neither if it was a limit or
+	// the set.
 	First Side
 	// Err is nil after an orderly end of both directions, else a limit's error,
 	// the cause given to End, or what the system said of the side First.
@@ -134,6 +141,7 @@ type Session interface {
 	Counts() (toBackend, toClient int64)
 	// Tag is the Pair's.
 	Tag() any
-	// End resets both sockets. It returns ErrEnded if the session has ended.
+	// End resets both sockets and does not wait for Done. It returns ErrEnded if
+	// the session has ended.
 	End(cause error) error
 }

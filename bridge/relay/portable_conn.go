@@ -1,0 +1,184 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// aLongTimeAgo is a deadline that has passed.
+var aLongTimeAgo = time.Unix(1, 0)
+
+// socket is the Conn of [Portable]: a TCP socket, or anything else that was
+// adopted.
+type socket struct {
+	net.Conn
+	engine *Portable
+	raw    syscall.RawConn // nil if Conn is not a *net.TCPConn
+	shut   atomic.Bool     // our write side was shut down, or is about to be
+}
+
+// Reset closes with RST.
+func (c *socket) Reset() error {
+	if r, ok := c.Conn.(interface{ Reset() error }); ok {
+		return r.Reset()
+	}
+	c.linger0()
+	return c.Close()
+}
+
+func (c *socket) linger0() {
+	if l, ok := c.Conn.(interface{ SetLinger(int) error }); ok {
+		_ = l.SetLinger(0)
+	}
+}
+
+// AwaitGone waits for the peer to leave, see [Conn]. It uses the read deadline,
+// and clears it before it returns. If the Conn is closed meanwhile, the error is
+// [net.ErrClosed].
+func (c *socket) AwaitGone(ctx context.Context) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	if c.raw == nil {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	if err := c.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(interrupted)
+		_ = c.SetReadDeadline(aLongTimeAgo)
+	})
+	err := c.raw.Read(peerGone)
+	if !stop() {
+		// The function has begun; the deadline may be cleared only after it.
+		<-interrupted
+		_ = c.SetReadDeadline(time.Time{})
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// peerGone reports whether the peer of fd has reset the connection, or has shut
+// its write side without having sent anything that is still to be read.
+func peerGone(fd uintptr) bool {
+	switch got := poll(fd, unix.POLLRDHUP); {
+	case got&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) != 0:
+		return true
+	case got&unix.POLLRDHUP != 0:
+		queued, err := unix.IoctlGetInt(int(fd), unix.SIOCINQ)
+		return err != nil || queued == 0
+	}
+	return false
+}
+
+// poll returns which of events, of errors and of hang-ups are there now.
+func poll(fd uintptr, events int16) int16 {
+	p := []unix.PollFd{{Fd: int32(fd), Events: events}}
+	for {
+		switch _, err := unix.Poll(p, 0); err {
+		case nil:
+			return p[0].Revents
+		case unix.EINTR:
+		default:
+			return unix.POLLERR
+		}
+	}
+}
+
+// canCloseWrite reports whether an end can be passed on without closing.
+func (c *socket) canCloseWrite() bool {
+	_, ok := c.Conn.(interface{ CloseWrite() error })
+	return ok
+}
+
+// closeWrite passes an end on. Its error is what broke the connection, if it was
+// broken.
+func (c *socket) closeWrite() error {
+	c.shut.Store(true)
+	err := c.Conn.(interface{ CloseWrite() error }).CloseWrite()
+	if err == nil || c.raw == nil {
+		return err
+	}
+	// ENOTCONN says only that there is no connection any more.
+	if why := c.pendingError(); why != nil {
+		return why
+	}
+	return err
+}
+
+// pendingError takes the error that the kernel holds for the socket.
+func (c *socket) pendingError() error {
+	errno := 0
+	_ = c.raw.Control(func(fd uintptr) {
+		errno, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+	})
+	if errno == 0 {
+		return nil
+	}
+	return syscall.Errno(errno)
+}
+
+// truncated reports whether an end that was just read is none. The kernel reports
+// a reset once, to whichever call comes first, and then reads as ended: if the
+// write of the other direction was told, the read sees an orderly end. It differs
+// from a true one in that the connection is closed though we never closed our
+// side of it.
+func (c *socket) truncated() bool {
+	if c.raw == nil {
+		return false
+	}
+	closed := false
+	_ = c.raw.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		closed = err == nil && info.State == unix.BPF_TCP_CLOSE
+	})
+	return closed && !c.shut.Load()
+}
+
+// abort resets the connection now, from any goroutine, and wakes whoever waits
+// for it. It does not wait for them, as Close would: the descriptor stays valid
+// until the session closes it.
+func (c *socket) abort() {
+	if c.raw == nil {
+		_ = c.Reset()
+		return
+	}
+	done := false
+	_ = c.raw.Control(func(fd uintptr) { done = c.engine.disconnect(fd) == nil })
+	if !done {
+		// Not every kernel that calls itself Linux can do this. Then the reset has
+		// to wait until both directions have noticed and the session closes.
+		c.linger0()
+		_ = c.SetDeadline(aLongTimeAgo)
+	}
+}
+
+// disconnect is connect(2) with AF_UNSPEC: it does to a TCP connection what
+// SO_LINGER 0 and close do, but leaves the descriptor. Both queues are thrown
+// away, an RST is sent, and whoever waits is woken.
+func disconnect(fd uintptr) error {
+	to := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+	for {
+		_, _, errno := unix.Syscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&to)), unsafe.Sizeof(to))
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+		default:
+			return errno
+		}
+	}
+}
