@@ -48,13 +48,14 @@ type rigOptions struct {
 	bridge   func(*bridge.Options)
 	listener func(*bridge.ListenerOptions)
 	dial     func(ctx context.Context, network, address string) (net.Conn, error)
+	splice   int // relay.Options.SpliceAfter
 }
 
 // startRig runs a bridge and its listener until the spec ends.
 func startRig(options rigOptions) *rig {
 	GinkgoHelper()
 	r := &rig{journal: feed.NewRing[bridge.Event](100), ended: make(chan error, 1), signals: make(chan os.Signal, 2)}
-	engine := relay.NewPortable(relay.Options{Dial: options.dial})
+	engine := relay.NewPortable(relay.Options{Dial: options.dial, SpliceAfter: options.splice})
 	DeferCleanup(engine.Close)
 	active, cancel := r.active.Subscribe()
 	DeferCleanup(cancel)

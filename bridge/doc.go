@@ -24,6 +24,12 @@
 // belong to one host and one term: two hosts over the same backends never cut
 // each other's sessions.
 //
+// A client has had no byte read before its session is open, so it can be taken to
+// another backend: once if a change overtook its dial, and, if the host holds
+// clients, until the hold is over. A held client whose dial failed does not wait
+// for the next epoch alone, as there is none if the backend was only slow for a
+// moment: it is dialed again after a pause.
+//
 // # Words
 //
 // The words of this program, in code, logs and JSON:

@@ -3,6 +3,7 @@ package bridge_test
 import (
 	"context"
 	"net"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -45,6 +46,28 @@ var _ = Describe("Host that holds clients", func() {
 		Consistently(parked(r), still).Should(Equal(1))
 		r.activate("b", b.Addr())
 		Expect(spec.ReadLine(client)).To(Equal("b"))
+	})
+
+	It("dials the same backend again for a client that it holds", func() {
+		a := spec.StartBackend(spec.Named("a"))
+		var dials atomic.Int64
+		r := startRig(rigOptions{host: hold(time.Minute, 10), dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			if dials.Add(1) <= 2 {
+				return nil, syscall.EHOSTUNREACH
+			}
+			return new(net.Dialer).DialContext(ctx, network, address)
+		}})
+		r.activate("a", a.Addr())
+		Expect(spec.Ask(r.addr)).To(Equal("a"))
+		Expect(dials.Load()).To(BeEquivalentTo(3))
+	})
+
+	It("says why the last dial failed when the hold has run out", func() {
+		r := startRig(rigOptions{host: hold(200*time.Millisecond, 10)})
+		r.activate("a", spec.RefusedAddr())
+		spec.ExpectReset(spec.DialFront(r.addr))
+		Eventually(r.reasons).Should(ConsistOf(bridge.DialFailed))
+		Expect(len(r.hinted())).To(BeNumerically(">", 1))
 	})
 
 	It("refuses a client whose hold has run out", func() {

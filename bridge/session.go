@@ -103,6 +103,7 @@ func (h *Host) introduce(in *inbound, s *session) error {
 // backend, and as long as the host holds clients if there is none to dial.
 func (h *Host) join(in *inbound, s *session) error {
 	until := in.began.Add(h.options.Hold)
+	pause := minPause
 	for overtaken := 0; ; {
 		a := h.admission.Load()
 		switch {
@@ -137,13 +138,30 @@ func (h *Host) join(in *inbound, s *session) error {
 		if h.options.Hold == 0 {
 			return err
 		}
-		if held := h.park(a, in.client, until); held != nil {
-			if errors.Is(held, errHoldExpiry) {
-				return err
-			}
+		again := time.Now().Add(pause)
+		pause = min(2*pause, maxPause)
+		switch held := h.park(a, in.client, earlier(until, again)); {
+		case errors.Is(held, errHoldExpiry) && again.Before(until):
+		case errors.Is(held, errHoldExpiry):
+			return err
+		case held != nil:
 			return held
 		}
 	}
+}
+
+// A client that is held because its dial failed is not left to the next epoch
+// alone: the backend may have been slow for a moment only, and then there is none.
+const (
+	minPause = 50 * time.Millisecond
+	maxPause = time.Second
+)
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 // park waits until the admission is superseded; nil means that it was.
