@@ -1,0 +1,225 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"switchboard/monitor/check"
+	"switchboard/runner"
+	"switchboard/runner/process"
+)
+
+// The ports of a dev cluster, where they are free. They lie below those that the
+// system hands out, so nobody gets a dead backend's by chance.
+const (
+	devClients  = 7000
+	devAPI      = 9090
+	devBackends = 7001 // and the next ones
+	devHealth   = 7011 // and the next ones
+)
+
+// devHost is the host of a dev cluster, devListener its listener.
+const (
+	devHost     = "db.demo"
+	devListener = "demo"
+)
+
+// A backend that was killed comes back after devRestart/2 to devRestart: late
+// enough to see what happens without it.
+const devRestart = 4 * time.Second
+
+func (p *program) dev() *cobra.Command {
+	d := &devCluster{}
+	var dir string
+	var port, apiPort int
+	command := &cobra.Command{
+		Use:   "dev",
+		Short: "Run a whole cluster on this machine, with things to try",
+		Long: `Runs a router with three demo backends, which are processes of their own, and
+says what to try with them: connecting, switching traffic off, killing the active
+backend. What happens is shown as it happens. A backend that was killed comes back
+after a few seconds. Ctrl-C ends it all.
+
+It listens on 127.0.0.1 only. A default port that is taken is replaced by a free
+one.`,
+		Example: "  switchboard dev\n  switchboard dev --dir /tmp/demo          switches, pins and epochs are kept over restarts\n  switchboard dev --port 0 --api-port 0    any free ports",
+		Args:    noArguments(""),
+		RunE: func(command *cobra.Command, _ []string) error {
+			for _, number := range []int{port, apiPort} {
+				if number < 0 || number > 65535 {
+					return fmt.Errorf("%d is not a port: choose one from 1 to 65535, or 0 for any free one", number)
+				}
+			}
+			executable, err := os.Executable()
+			if err != nil {
+				return err
+			}
+			d.story = newStory(p.out)
+			d.clients = d.address("clients get", port, command.Flags().Changed("port"))
+			d.api = d.address("the API gets", apiPort, command.Flags().Changed("api-port"))
+			if dir != "" {
+				d.state = filepath.Join(dir, "router")
+			}
+			for i := range 3 {
+				b := &devBackend{program: executable, name: "backend-" + strconv.Itoa(i), index: i, story: d.story}
+				if port != 0 {
+					b.addr, b.health = preferred(devBackends+i), preferred(devHealth+i)
+				}
+				d.backends = append(d.backends, b)
+			}
+			d.log = slog.New(slog.NewTextHandler(p.errs, &slog.HandlerOptions{Level: slog.LevelError}))
+			if err := d.run(command.Context()); err != nil {
+				fmt.Fprintln(p.errs, "switchboard dev:", err)
+				return errFailed
+			}
+			return nil
+		},
+	}
+	flags := command.Flags()
+	flags.StringVar(&dir, "dir", "", "`directory` to keep state in; none: nothing is kept")
+	flags.IntVar(&port, "port", devClients, "`port` that clients connect to; 0: any free one")
+	flags.IntVar(&apiPort, "api-port", devAPI, "`port` of the API; 0: any free one")
+	_ = command.MarkFlagDirname("dir")
+	return command
+}
+
+// devCluster is three backends and a router.
+type devCluster struct {
+	clients, api string
+	// state is the router's directory, "" for none.
+	state    string
+	backends []*devBackend
+	story    *story
+	log      *slog.Logger
+	// router is set before the cluster is ready.
+	router *runner.Router
+}
+
+// address is where to listen. A port that nobody has asked for is given up if it
+// is taken.
+func (d *devCluster) address(who string, port int, wanted bool) string {
+	if wanted {
+		return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	}
+	if address := preferred(port); address != "" {
+		return address
+	}
+	d.story.line("Port %d is taken; %s another one.", port, who)
+	return "127.0.0.1:0"
+}
+
+// preferred is the address of a port, "" if the port is taken.
+func preferred(port int) string {
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return ""
+	}
+	listener.Close()
+	return address
+}
+
+// run runs the cluster until it is told to stop.
+func (d *devCluster) run(ctx context.Context) error {
+	var members []process.Member
+	for _, b := range d.backends {
+		members = append(members, process.Member{Name: b.name, Runner: process.Restart{
+			Name: b.name, Min: devRestart, Max: devRestart, Runner: func() process.Runner { return b },
+		}})
+	}
+	members = append(members, process.Member{Name: "router", Runner: routerOf{d}})
+
+	signals, release := catch(ctx)
+	defer release()
+	telling, enough := context.WithCancel(context.Background())
+	var teller sync.WaitGroup
+	err := serve(signals, process.Ordered(members...), func() {
+		d.introduce()
+		teller.Go(func() { d.tell(telling) })
+	})
+	enough()
+	teller.Wait()
+	return err
+}
+
+// routerOf makes the cluster's router when the backends have their addresses, and
+// runs it.
+type routerOf struct{ *devCluster }
+
+func (r routerOf) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
+	host := runner.Host{
+		Name: devHost,
+		Check: &check.Spec{
+			Type: "http", Path: "/", Interval: 100 * time.Millisecond, Timeout: 500 * time.Millisecond,
+		},
+	}
+	for _, b := range r.backends {
+		health, err := net.ResolveTCPAddr("tcp", b.health)
+		if err != nil {
+			return err
+		}
+		host.Backends = append(host.Backends, runner.Backend{Name: b.name, Address: b.addr, CheckPort: health.Port})
+	}
+	router, err := runner.New(runner.Config{
+		Name:      "dev",
+		Listeners: []runner.Listener{{Name: devListener, Bind: r.clients, Host: devHost}},
+		Hosts:     []runner.Host{host},
+		State:     r.state,
+		API:       runner.API{Bind: r.api},
+		Log:       r.log,
+	})
+	if err != nil {
+		return err
+	}
+	r.router = router
+	return router.Run(signals, ready)
+}
+
+// introduce says what there is.
+func (d *devCluster) introduce() {
+	d.story.line("Switchboard is up: the host %s has three backends, one of which is active at a time.\n", devHost)
+	d.story.line("  clients    %s", d.router.Addr(devListener))
+	d.story.line("  API        http://%s/cluster", d.router.APIAddr())
+	for _, b := range d.backends {
+		d.story.line("  %s  %s  pid %d", b.name, b.addr, b.pid.Load())
+	}
+	d.story.line("  state      %s\n", cmp.Or(d.state, "not kept; --dir DIR keeps it"))
+}
+
+// suggest says what can be done with it, when there is a first active backend.
+func (d *devCluster) suggest(active string) {
+	host, port, _ := net.SplitHostPort(d.router.Addr(devListener).String())
+	patch := func(enabled bool) string {
+		return fmt.Sprintf(`curl -X PATCH -H 'Content-Type: application/json' -d '{"trafficEnabled":%t,"message":"trying it"}' http://%s/traffic`,
+			enabled, d.router.APIAddr())
+	}
+	pid := 0
+	for _, b := range d.backends {
+		if b.name == active {
+			pid = int(b.pid.Load())
+		}
+	}
+	d.story.line(`
+Things to try in another terminal:
+
+  1. Connect. The active backend greets you and sends back what you type:
+       nc %s %s
+  2. Switch traffic off and on. Your connection is cut; new ones are cut until it is on again:
+       %s
+       %s
+  3. Kill the active backend. Your connection is cut; the next one lands on another backend:
+       kill -9 %d
+
+Ctrl-C ends it all. This is what happens meanwhile:
+`, host, port, patch(false), patch(true), pid)
+}

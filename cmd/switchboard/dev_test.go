@@ -1,0 +1,185 @@
+package main_test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"switchboard/fixtures/spec"
+)
+
+// cluster is a dev cluster that runs as a process.
+type cluster struct {
+	*spec.Process
+	clients, api string
+	pids         map[string]int
+}
+
+func dev(args ...string) *spec.Process {
+	GinkgoHelper()
+	command := exec.Command(binary, append([]string{"dev"}, args...)...)
+	command.Env = environment()
+	return spec.StartProcess(command)
+}
+
+func startCluster(args ...string) *cluster {
+	GinkgoHelper()
+	c := &cluster{Process: dev(append(args, "--port", "0", "--api-port", "0")...), pids: make(map[string]int)}
+	Eventually(c.output).WithTimeout(within).Should(ContainSubstring("Ctrl-C ends it all."))
+	c.clients = c.find(`clients +(\S+)`)
+	c.api = c.find(`API +(http://\S+)/cluster`)
+	for i := range 3 {
+		name := fmt.Sprintf("backend-%d", i)
+		pid, err := strconv.Atoi(c.find(name + `  \S+  pid (\d+)`))
+		Expect(err).NotTo(HaveOccurred())
+		c.pids[name] = pid
+	}
+	return c
+}
+
+func (c *cluster) output() string { return string(c.Stdout.Contents()) }
+
+// find is what the group of a pattern has matched in the output.
+func (c *cluster) find(pattern string) string {
+	GinkgoHelper()
+	found := regexp.MustCompile(pattern).FindStringSubmatch(c.output())
+	Expect(found).To(HaveLen(2), c.output())
+	return found[1]
+}
+
+// says waits until the output has a line that matches.
+func (c *cluster) says(pattern string) {
+	GinkgoHelper()
+	Eventually(c.output).WithTimeout(within).Should(MatchRegexp(`(?m)^\d\d:\d\d:\d\d  ` + pattern + `$`))
+}
+
+// alive tells whether a process runs. One that has ended and that nobody has
+// waited for yet does not.
+func alive(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, state, _ := strings.Cut(string(text), ") ")
+	return !strings.HasPrefix(state, "Z") && !strings.HasPrefix(state, "X")
+}
+
+var _ = Describe("switchboard dev", func() {
+	BeforeEach(spec.CheckLeaks)
+
+	It("does what it says can be tried, and leaves nothing behind", func() {
+		c := startCluster()
+		conn, greeting := connect(c.clients)
+		active, pid, _ := strings.Cut(greeting, " pid ")
+		Expect(pid).To(Equal(strconv.Itoa(c.pids[active])))
+		c.says(`db\.demo: ` + active + ` is active \(epoch 1\): first election`)
+		c.says(`db\.demo: 1 session is open, on ` + active)
+		spec.SayHello(conn)
+
+		By("switching traffic off and on")
+		off := c.find(`-d '(\{"trafficEnabled":false.*\})'`)
+		Expect(patch(c.api+"/traffic", off)).To(HaveKeyWithValue("severed", BeEquivalentTo(1)))
+		spec.ExpectReset(conn)
+		spec.ExpectReset(spec.DialFront(c.clients))
+		c.says(`router: traffic is off: "trying it"`)
+		c.says(`db\.demo: no session is open`)
+		patch(c.api+"/traffic", c.find(`-d '(\{"trafficEnabled":true.*\})'`))
+		c.says(`router: traffic is on: "trying it"`)
+		conn, again := connect(c.clients)
+		Expect(again).To(Equal(greeting))
+
+		By("killing the active backend")
+		Expect(c.find(`kill -9 (\d+)`)).To(Equal(pid))
+		Expect(syscall.Kill(c.pids[active], syscall.SIGKILL)).To(Succeed())
+		// The kernel ends a killed process's connections with FIN or RST; the router
+		// then cuts both ways.
+		Eventually(func() error {
+			_, err := conn.Write([]byte("hello\n"))
+			return err
+		}).WithTimeout(within).Should(Or(MatchError(syscall.ECONNRESET), MatchError(syscall.EPIPE)))
+		_, greeting = connect(c.clients)
+		next, _, _ := strings.Cut(greeting, " pid ")
+		Expect(next).NotTo(Equal(active))
+		c.says(active + ` with pid ` + pid + ` has ended \(signal: killed\); it comes back in a few seconds`)
+		c.says(`db\.demo: ` + active + ` is unhealthy: .+`)
+		c.says(`db\.demo: ` + next + ` is active \(epoch 2\): unhealthy: ` + active + `: .+`)
+
+		By("waiting for it to come back")
+		c.says(active + ` is back with pid \d+`)
+		back, err := strconv.Atoi(c.find(active + ` is back with pid (\d+)`))
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(c.output).WithTimeout(within).Should(MatchRegexp(`(?s)` + active + ` is back with .*` + active + ` is healthy`))
+		c.pids[active] = back
+
+		By("ending it")
+		for _, pid := range c.pids {
+			Expect(alive(pid)).To(BeTrue())
+			// A terminal's Ctrl-C is for the cluster and not for each backend.
+			group, err := syscall.Getpgid(pid)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(group).To(Equal(pid))
+		}
+		c.Signal(os.Interrupt)
+		Expect(c.WaitExit(within)).To(Equal(0))
+		for _, pid := range c.pids {
+			Expect(alive(pid)).To(BeFalse())
+		}
+		Expect(c.Stderr.Contents()).To(BeEmpty())
+	})
+
+	It("takes its backends along when it is killed", func() {
+		c := startCluster()
+		c.Kill()
+		Expect(c.WaitExit(within)).To(Equal(-1))
+		for _, pid := range c.pids {
+			Eventually(alive).WithArguments(pid).WithTimeout(within).Should(BeFalse())
+		}
+	})
+
+	It("keeps state in a directory", func() {
+		dir := GinkgoT().TempDir()
+		c := startCluster("--dir", dir)
+		patch(c.api+"/hosts/db.demo", `{"active":"backend-2","message":"trying it"}`)
+		c.says(`db\.demo: backend-2 is active \(epoch 2\): operator: trying it`)
+		c.Signal(syscall.SIGTERM)
+		Expect(c.WaitExit(within)).To(Equal(0))
+
+		c = startCluster("--dir", dir)
+		c.says(`db\.demo: backend-2 is active \(epoch 3\): first election`)
+		Expect(c.find(`kill -9 (\d+)`)).To(Equal(strconv.Itoa(c.pids["backend-2"])))
+	})
+
+	It("says so when the port that was asked for is taken", func() {
+		_, port, err := net.SplitHostPort(spec.StartBackend(spec.Echo).Addr())
+		Expect(err).NotTo(HaveOccurred())
+		p := dev("--port", port, "--api-port", "0")
+		Expect(p.WaitExit(within)).To(Equal(1))
+		Expect(string(p.Stderr.Contents())).To(And(HavePrefix("switchboard dev: "), ContainSubstring("127.0.0.1:"+port), ContainSubstring("address already in use")))
+	})
+
+	It("takes free ports where its own are taken", func() {
+		// Whoever has them, this process or another: they are taken.
+		for _, port := range []string{"7000", "9090"} {
+			if listener, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+				DeferCleanup(listener.Close)
+			}
+		}
+		p := dev()
+		output := func() string { return string(p.Stdout.Contents()) }
+		Eventually(output).WithTimeout(within).Should(ContainSubstring("Ctrl-C ends it all."))
+		Expect(output()).To(And(
+			HavePrefix("Port 7000 is taken; clients get another one.\nPort 9090 is taken; the API gets another one.\n"),
+			MatchRegexp(`clients +127\.0\.0\.1:\d+\n`)))
+		Expect(output()).NotTo(Or(ContainSubstring("127.0.0.1:7000"), ContainSubstring("127.0.0.1:9090")))
+		p.Signal(os.Interrupt)
+		Expect(p.WaitExit(within)).To(Equal(0))
+	})
+})

@@ -1,0 +1,27 @@
+// Command switchboard runs the daemons of this project.
+//
+//	args, environment ─▶ run ─▶ cobra ─▶ router        one router, from a file
+//	                                  ├▶ dev           a whole cluster to try
+//	                                  │   └▶ demo-backend, three times, as children
+//	                                  └▶ version, completion, help
+//
+// This is the floor where everything is wired: flags and signals, which checks
+// are linked (http, tcp and exec are the runner's own; redis comes from here), and
+// what is logged where to. Keys, their flags and their variables come from
+// runner/config; no key is listed here a second time.
+//
+// main only calls run, which reads no global: specs call it with arguments,
+// streams and an environment of their own. What it shares with the rest of the
+// process are signals, and those only while a daemon runs.
+//
+// # Exit codes
+//
+// 0 is a clean end, 1 a failure while starting or running, 2 a wrong command line
+// or configuration. Whoever fails has said why on stderr, once: the router in its
+// log, everything else in plain lines.
+//
+// # Signals
+//
+// The first SIGINT or SIGTERM stops, a second one means now. SIGPIPE is taken from
+// the router: a log reader that goes away must not take sessions along.
+package main

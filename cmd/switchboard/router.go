@@ -1,0 +1,233 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"switchboard/monitor/check"
+	"switchboard/monitor/check/redis"
+	"switchboard/runner"
+	"switchboard/runner/config"
+)
+
+// configVariable names the configuration file where there is no flag.
+const configVariable = config.EnvPrefix + "CONFIG"
+
+// foreign are variables of our prefix that are no keys: our own, and those that
+// Kubernetes sets in every container for a service named switchboard.
+func foreign() []string {
+	return []string{
+		configVariable,
+		config.EnvPrefix + "PORT", config.EnvPrefix + "PORT_*", config.EnvPrefix + "SERVICE_*",
+	}
+}
+
+// linked are the checks that this program adds to those of every router.
+func linked() map[string]check.Builder {
+	return map[string]check.Builder{"redis": redis.New}
+}
+
+// checkTypes are all the checks that this program has.
+func checkTypes() []string {
+	return slices.Sorted(slices.Values(append(slices.Collect(maps.Keys(linked())), "exec", "http", "tcp")))
+}
+
+func (p *program) router() *cobra.Command {
+	var path string
+	var checkOnly bool
+	command := &cobra.Command{
+		Use:   "router --config FILE",
+		Short: "Run a router",
+		Long: `Runs a router: it accepts clients on its listeners, bridges each to the active
+backend of the listener's host, and severs all of them when another backend
+becomes the active one.
+
+A key's value is taken from its flag, else from its environment variable, else
+from the file. Keys inside lists have no flag, but a variable with an index:
+SWITCHBOARD_HOSTS_0_BACKENDS_1_ADDRESS. "switchboard help keys" lists them all.
+
+The first SIGINT or SIGTERM turns readiness red, lets open sessions end for
+shutdown.drain, severs the rest and exits 0. A second one means now.`,
+		Example: `  switchboard router --config router.yaml --check   is it good? opens nothing
+  switchboard router --config router.yaml
+  switchboard router --config router.yaml --api-bind 127.0.0.1:9191 --log-level debug
+  SWITCHBOARD_CONFIG=router.yaml switchboard router`,
+		Args: noArguments("; name the configuration with --config FILE"),
+	}
+	flags := command.Flags()
+	flags.SortFlags = false
+	flags.StringVar(&path, "config", "", "configuration, a `file` of YAML or JSON ("+configVariable+")")
+	flags.BoolVar(&checkOnly, "check", false, "only say what is wrong with the configuration, and open nothing")
+	_ = command.MarkFlagFilename("config", "yaml", "yml", "json")
+	addKeyFlags(command)
+	command.RunE = func(command *cobra.Command, _ []string) error {
+		file, c, err := p.load(path, keyFlags(flags))
+		if err != nil {
+			return invalid{err}
+		}
+		if checkOnly {
+			for _, warning := range file.Warnings {
+				fmt.Fprintln(p.errs, "warning:", warning)
+			}
+			fmt.Fprintf(p.out, "the configuration is good: listeners: %d, hosts: %d\n", len(c.Listeners), len(c.Hosts))
+			return nil
+		}
+		return p.route(command.Context(), file, c)
+	}
+	return command
+}
+
+// addKeyFlags adds a flag for every key that may have one.
+func addKeyFlags(command *cobra.Command) {
+	for _, key := range config.Keys() {
+		if key.Flag == "" {
+			continue
+		}
+		usage := key.Doc
+		if key.Default != "" {
+			usage += " (default " + key.Default + ")"
+		}
+		command.Flags().Var(&keyFlag{kind: strings.ReplaceAll(key.Type, " ", "")}, key.Flag, usage)
+		if strings.Contains(key.Type, " | ") {
+			complete(command, key.Flag, strings.Split(key.Type, " | ")...)
+		}
+	}
+}
+
+// keyFlag is the value of a key's flag: text, as whoever reads the configuration
+// checks it. It is not set by default, since the file comes first.
+type keyFlag struct{ kind, text string }
+
+func (f *keyFlag) String() string { return f.text }
+func (f *keyFlag) Type() string   { return f.kind }
+func (f *keyFlag) Set(text string) error {
+	f.text = text
+	return nil
+}
+
+// keyFlags are the flags that were given, by the path of their key.
+func keyFlags(flags *pflag.FlagSet) map[string]string {
+	given := make(map[string]string)
+	for _, key := range config.Keys() {
+		if key.Flag != "" && flags.Changed(key.Flag) {
+			given[key.Path] = flags.Lookup(key.Flag).Value.String()
+		}
+	}
+	return given
+}
+
+// load reads and validates a configuration. It opens nothing but files to read.
+func (p *program) load(path string, flags map[string]string) (*config.File, runner.Config, error) {
+	if path == "" {
+		path = p.value(configVariable)
+	}
+	if path == "" && !p.configured() {
+		return nil, runner.Config{}, fmt.Errorf("no configuration: name a file with --config FILE or %s, or set the keys in the environment (see switchboard help keys)", configVariable)
+	}
+	file, err := config.Load(config.Source{Path: path, Env: p.env, Allow: foreign(), Flags: flags, Checks: checkTypes()})
+	if err != nil {
+		return nil, runner.Config{}, err
+	}
+	c := file.Runner()
+	c.Checks = linked()
+	if err := c.Validate(); err != nil {
+		return nil, runner.Config{}, err
+	}
+	return file, c, nil
+}
+
+// configured tells whether the environment has hosts or listeners, so that a
+// router may do without a file.
+func (p *program) configured() bool {
+	return slices.ContainsFunc(p.env, func(entry string) bool {
+		return strings.HasPrefix(entry, config.EnvPrefix+"HOSTS_") || strings.HasPrefix(entry, config.EnvPrefix+"LISTENERS_")
+	})
+}
+
+// route runs a router until it is told to stop.
+func (p *program) route(ctx context.Context, file *config.File, c runner.Config) error {
+	signals, release := catch(ctx)
+	defer release()
+	// Without a receiver, a write to a closed stdout or stderr would end the process.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	log := newLog(p.errs, file.Log)
+	c.Log = log
+	for _, warning := range file.Warnings {
+		log.Warn("configuration", "warning", warning)
+	}
+	fail := func(err error) error {
+		log.Error("the router has failed", "cause", err)
+		return errFailed
+	}
+	access, err := p.openAccess(file.Log.Access)
+	if err != nil {
+		return fail(err)
+	}
+	if access != nil {
+		defer access.Close()
+		c.Access = access
+	}
+	var listeners []string
+	for _, l := range c.Listeners {
+		listeners = append(listeners, l.Name+" "+l.Bind)
+	}
+	b := build()
+	log.Info("starting", "router", c.Name, "version", b.Version, "revision", b.Revision, "go", b.Go,
+		"listeners", listeners, "api", c.API.Bind, "state", c.State)
+	router, err := runner.New(c)
+	if err != nil {
+		return fail(err)
+	}
+	err = serve(signals, router, func() {
+		log.Info("started", "api", router.APIAddr().String())
+	})
+	if err != nil {
+		return fail(err)
+	}
+	log.Info("stopped")
+	return nil
+}
+
+// newLog makes the log that a configuration, which is valid, asks for.
+func newLog(to io.Writer, c config.Log) *slog.Logger {
+	options := new(slog.HandlerOptions)
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Level)); err == nil {
+		options.Level = level
+	}
+	if c.Format == "text" {
+		return slog.New(slog.NewTextHandler(to, options))
+	}
+	return slog.New(slog.NewJSONHandler(to, options))
+}
+
+// openAccess opens the access log, nil if there is to be none.
+func (p *program) openAccess(name string) (io.WriteCloser, error) {
+	switch name {
+	case "":
+		return nil, nil
+	case "-":
+		return kept{p.out}, nil
+	}
+	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("opening the access log: %w", err)
+	}
+	return file, nil
+}
+
+// kept is a writer that is not ours to close.
+type kept struct{ io.Writer }
+
+func (kept) Close() error { return nil }
