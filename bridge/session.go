@@ -264,8 +264,12 @@ func (h *Host) dialOne(ctx context.Context, address string, share int) (relay.Co
 	return h.shared.engine.Dial(ctx, address)
 }
 
-// suspect gives the monitor a hint about a backend that could not be dialed.
+// suspect gives the monitor a hint about a backend that could not be dialed, unless
+// the fault is ours.
 func (h *Host) suspect(t *term, err error) {
+	if short(err) {
+		return
+	}
 	h.shared.hints(Hint{
 		Host: h.name, Backend: t.active.Backend.Name,
 		Refused: errors.Is(err, syscall.ECONNREFUSED),

@@ -387,6 +387,16 @@ var _ = Describe("Session", func() {
 			Expect(r.hinted()).To(ConsistOf(And(HaveField("Backend", "a"), HaveField("Refused", true))))
 		})
 
+		It("does not blame the backend for a shortage of ours", func() {
+			r := startRig(rigOptions{dial: func(context.Context, string, string) (net.Conn, error) {
+				return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.EMFILE}
+			}})
+			r.activate("a", "127.0.0.1:1")
+			spec.ExpectReset(spec.DialFront(r.addr))
+			Eventually(r.reasons).Should(ConsistOf(bridge.DialFailed))
+			Expect(r.hinted()).To(BeEmpty())
+		})
+
 		It("gives up a dial that nobody answers after the dial timeout", func() {
 			r := startRig(rigOptions{host: func(o *bridge.HostOptions) { o.DialTimeout = 50 * time.Millisecond }})
 			r.activate("a", spec.SilentAddr())

@@ -23,6 +23,9 @@
 // comes at once and then every min(Interval, 50 ms) until the verdict is clear.
 // A backend that hangs is down after Fall × Timeout, whatever the others do.
 //
+// A probe that could not be made because we are short of descriptors, ports or
+// memory ourselves ([check.Void]) counts for nothing and is soon made again.
+//
 // Each prober gives its probe up at the deadline. A checker that does not return
 // then is not called again until it has; its backend goes on failing once a
 // Timeout, and its late answer is thrown away. A panic in a checker fails the

@@ -98,6 +98,10 @@ func unhealthy(context.Context) check.Result {
 	return check.Result{Verdict: check.Unhealthy, Detail: "status 503"}
 }
 
+func void(context.Context) check.Result {
+	return check.Result{Verdict: check.Void, Detail: "too many open files"}
+}
+
 // hung answers nothing before its deadline.
 func hung(ctx context.Context) check.Result {
 	<-ctx.Done()

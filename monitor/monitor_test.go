@@ -399,3 +399,22 @@ func TestStoppingWaitsForADeafCheckNoLongerThanItsTimeout(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+func TestAShortageOfOurOwnIsNoFailureOfTheBackend(t *testing.T) {
+	run(t, 2, nil, func(r *rig) {
+		r.pass(time.Second)
+		before := r.checks[0].probes()
+		r.checks[0].set(void)
+		r.pass(time.Minute)
+		r.Expect(r.history()).To(HaveLen(1))
+		r.Expect(r.state(0)).To(And(HaveField("Healthy", true), HaveField("Detail", "too many open files")))
+		r.Expect(r.checks[0].probes()-before).To(And(BeNumerically(">", 1), BeNumerically("<=", int(time.Minute/(50*time.Millisecond))+1)), "asked again soon, without spinning")
+
+		r.checks[0].set(once(failed, void))
+		r.pass(time.Minute)
+		r.Expect(r.history()).To(HaveLen(1), "one failure is not made two by it")
+		r.checks[0].set(unhealthy)
+		r.pass(time.Second)
+		r.Expect(r.now()).To(Equal("db-1"))
+	})
+}

@@ -68,6 +68,8 @@ type prober struct {
 	inFlight, overdue, stale bool
 	started, deadline        time.Time
 	giveUp                   context.CancelFunc
+	// void: the last probe could not be made.
+	void bool
 	// fell: a verdict of unhealthy is new, and the next probe not scheduled yet.
 	fell bool
 	// askOwn: probes connect to the backend's own port until that has worked.
@@ -246,6 +248,8 @@ func (p *prober) schedule() {
 	now := p.clock.Now()
 	interval := p.interval
 	switch {
+	case p.void:
+		interval = min(interval, fast)
 	case p.verdict.suspect() && p.verdict.failures == 1:
 		interval = 0
 	case p.verdict.suspect():
@@ -277,6 +281,7 @@ func (p *prober) schedule() {
 // observe counts an answer and tells the loop.
 func (p *prober) observe(ctx context.Context, answered check.Verdict, detail string, at time.Time, took time.Duration) (changed bool) {
 	changed = p.verdict.observe(answered)
+	p.void = answered == check.Void
 	p.fell = p.verdict.down() && (changed || p.fell)
 	r := report{
 		place: p.place,
@@ -326,6 +331,8 @@ func (p *prober) probe(next probe) (result check.Result, own bool) {
 		switch {
 		case errors.Is(err, syscall.ECONNREFUSED):
 			return check.Result{Verdict: check.Unhealthy, Detail: "its own port: connection refused"}, false
+		case check.Short(err):
+			return check.Result{Verdict: check.Void, Detail: check.Words(err)}, false
 		case err != nil:
 			return check.Result{Verdict: check.Failed, Detail: "its own port: " + check.Words(err)}, false
 		case p.checker == nil:

@@ -16,6 +16,7 @@ var _ = Describe("a verdict", func() {
 		g = check.Healthy
 		f = check.Failed
 		u = check.Unhealthy
+		o = check.Void
 	)
 	// after is how the verdict stands after each answer: + healthy, - unhealthy,
 	// ? none yet, with ! while it is not clear.
@@ -56,6 +57,7 @@ var _ = Describe("a verdict", func() {
 		Entry("and after a failure", 5, 2, "++!-", g, f, u),
 		Entry("rise good answers in a row bring it back", 2, 3, "---+", u, g, g, g),
 		Entry("a failure in between begins them anew", 2, 2, "----+", u, g, f, g, g),
+		Entry("a probe that could not be made counts for nothing", 2, 2, "??!?!-", o, f, o, f),
 		Entry("alternating answers do not flap under fall 2 (M8)", 2, 2, "++!++!++!+", g, f, g, f, g, f, g),
 		Entry("nor under fall 1, but stay down (M8)", 1, 2, "+------", g, f, g, f, g, f, g),
 		Entry("nor when they are explicit (M8)", 3, 2, "+------", g, u, g, u, g, u, g),

@@ -26,6 +26,7 @@ func (v *verdict) observe(answer check.Verdict) (changed bool) {
 		v.failures++
 		v.successes = 0
 		v.known, v.healthy = true, false
+	case check.Void:
 	default:
 		v.failures++
 		v.successes = 0

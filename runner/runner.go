@@ -152,11 +152,11 @@ func (r *Router) compose(limit int) {
 		r.scribes = append(r.scribes, keeper{r})
 	}
 	if c.API.Bind != "" {
-		r.apiServer = &process.HTTP{Bind: c.API.Bind, Handler: r.api.Handler(), Log: c.Log}
+		r.apiServer = &process.HTTP{Bind: c.API.Bind, Handler: r.api.Handler(), MaxConns: apiConns, Log: c.Log}
 		add("api", r.apiServer)
 	}
 	if c.Health != "" {
-		r.health = &process.HTTP{Bind: c.Health, Handler: http.HandlerFunc(r.serveHealth), Log: c.Log}
+		r.health = &process.HTTP{Bind: c.Health, Handler: http.HandlerFunc(r.serveHealth), MaxConns: healthConns, Log: c.Log}
 		add("health", r.health)
 	}
 	for _, h := range r.ordered {
@@ -176,8 +176,13 @@ func (r *Router) compose(limit int) {
 	}
 }
 
-// reserved is how many descriptors are kept for the API, probes and the rest.
-const reserved = 64
+// reserved is how many descriptors are kept for the API, probes and the rest;
+// apiConns and healthConns are what strangers can take of them.
+const (
+	reserved    = 64
+	apiConns    = 24
+	healthConns = 8
+)
 
 // sessionLimit is how many sessions the descriptors allow: two each.
 func sessionLimit(Config) (int, error) {
@@ -236,7 +241,7 @@ func (r *Router) steer(signals <-chan os.Signal, inner chan<- os.Signal, ready c
 			now := r.config.Clock.Now()
 			r.began.Store(&now)
 			close(ready)
-			r.config.Log.Info("ready", "router", r.config.Name)
+			r.config.Log.Info("ready", "router", r.config.Name, "api", text(r.APIAddr()), "health", text(r.HealthAddr()))
 		case s := <-signals:
 			heard++
 			r.stopping.Store(true)
@@ -294,6 +299,13 @@ func (r *Router) APIAddr() net.Addr {
 		return nil
 	}
 	return r.apiServer.Addr()
+}
+
+func text(a net.Addr) string {
+	if a == nil {
+		return ""
+	}
+	return a.String()
 }
 
 // HealthAddr returns the address that the health listener has bound, nil if it has

@@ -23,6 +23,10 @@ const (
 	// Unhealthy is the backend's own word that it must not serve, and counts at
 	// once: it says so, has the wrong role, or refuses connects on its own port.
 	Unhealthy
+	// Void is a probe that could not be made because we are short of descriptors,
+	// ports or memory ourselves. It says nothing of the backend and counts for
+	// nothing: a router that is full must not cut the sessions it has.
+	Void
 )
 
 // String returns the verdict in lower case.
@@ -32,6 +36,8 @@ func (v Verdict) String() string {
 		return "healthy"
 	case Unhealthy:
 		return "unhealthy"
+	case Void:
+		return "void"
 	default:
 		return "failed"
 	}
@@ -106,12 +112,27 @@ type Target struct {
 }
 
 // Failure turns an error of Target.Dial, or of talking to what was dialed, into
-// a result: explicit if the backend's own port refused the connect.
+// a result: explicit if the backend's own port refused the connect, void if the
+// shortage is ours.
 func (t Target) Failure(err error) Result {
-	if t.Own && errors.Is(err, syscall.ECONNREFUSED) {
+	switch {
+	case t.Own && errors.Is(err, syscall.ECONNREFUSED):
 		return Result{Verdict: Unhealthy, Detail: "connection refused"}
+	case Short(err):
+		return Result{Verdict: Void, Detail: Words(err)}
+	default:
+		return Result{Verdict: Failed, Detail: Words(err)}
 	}
-	return Result{Verdict: Failed, Detail: Words(err)}
+}
+
+// Short tells whether err is a shortage of this machine's or process's own.
+func Short(err error) bool {
+	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOMEM, syscall.ENOBUFS} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
 }
 
 // Words says in a few words what went wrong: the reason without the addresses

@@ -76,6 +76,8 @@ func (c *execChecker) Check(ctx context.Context) Result {
 		return Result{Verdict: Healthy, Detail: orElse(said, "exit status 0")}
 	case errors.As(err, &exit) && exit.ExitCode() == 1:
 		return Result{Verdict: Unhealthy, Detail: orElse(said, "exit status 1")}
+	case Short(err):
+		return Result{Verdict: Void, Detail: Words(err)}
 	case errors.As(err, &exit) && said != "":
 		return Result{Verdict: Failed, Detail: fmt.Sprintf("%s: %s", exit, said)}
 	default:
