@@ -43,15 +43,15 @@ fuzz: ## Fuzz every fuzz target for FUZZTIME (30s) each
 
 .PHONY: bench
 bench: ## Measure against HAProxy and nginx
-	@$(call need,haproxy:haproxy nginx:nginx)
+	@$(call need,haproxy:haproxy nginx:nginx /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream)
 	go run ./fixtures/bench
 
 # What the specs and the race detector need beside Go.
 .PHONY: tools
 tools: ## Install what the specs need (Debian, as root), or say what is missing
-	@$(call need,gcc:gcc git:git redis-server:redis-server ip:iproute2 $(if $(wildcard /usr/include/stdlib.h),,stdlib.h:libc6-dev))
+	@$(call need,gcc:gcc git:git redis-server:redis-server ip:iproute2 /usr/include/stdlib.h:libc6-dev)
 
-# need looks for program:package pairs. As root it installs the packages that
+# need looks for program:package and /file:package pairs. As root it installs the packages that
 # are missing. Otherwise it says which those are: specs that need them are then
 # skipped, but with CI set that is a failure. The loop is run again after an
 # install, since a package may not have brought what it should.
@@ -59,8 +59,7 @@ define need
 missing() { \
 	for pair in $(1); do \
 		program="$${pair%%:*}"; \
-		if [ "$$program" = stdlib.h ]; then [ -e /usr/include/stdlib.h ] || printf '%s ' "$${pair##*:}"; \
-		else command -v "$$program" >/dev/null || printf '%s ' "$${pair##*:}"; fi; \
+		case "$$program" in /*) [ -e "$$program" ];; *) command -v "$$program" >/dev/null;; esac || printf '%s ' "$${pair##*:}"; \
 	done; \
 }; \
 command -v go >/dev/null || { echo "go is not installed; see go.mod for the version"; exit 1; }; \
