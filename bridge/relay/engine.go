@@ -67,8 +67,8 @@ type Pair struct {
 	Headers int
 	Limits  Limits
 	// HalfClosed is called, before Done, when one side has ended and the session
-	// goes on in the other direction; nil: nobody. It must not block and must not
-	// call the set.
+	// goes on in the other direction; nil: nobody. It must not block, and may call
+	// nothing of the set but Len.
 	HalfClosed func(first Side)
 	// Done is called exactly once, when the session has left its set and both its
 	// sockets are closed, from a goroutine of the engine's or from the one that

@@ -11,7 +11,7 @@ import (
 // Backend is an address that can serve a host. Its identity is the host and
 // Name; the address may change under it. Backends are values: copy them freely.
 type Backend struct {
-	// Name is unique in its host; see [ValidName].
+	// Name is unique in its host; see [ValidBackendName].
 	Name string `json:"name"`
 	// Address is host:port as [ParseAddress] accepts it.
 	Address string `json:"address"`
@@ -46,6 +46,18 @@ func ValidName(name string) error {
 		if !letter && (i == 0 || c != '.' && c != '-' && c != '_') {
 			return fmt.Errorf("%q is not a name: use letters, digits, '.', '-' and '_', beginning with a letter or digit", name)
 		}
+	}
+	return nil
+}
+
+// ValidBackendName is [ValidName] for the name of a backend, which may have slashes
+// inside: BOSH names its instances GROUP/ID.
+func ValidBackendName(name string) error {
+	if strings.HasPrefix(name, "/") || strings.HasSuffix(name, "/") || strings.Contains(name, "//") {
+		return fmt.Errorf("%q is not a name: a slash stands between two parts", name)
+	}
+	if err := ValidName(strings.ReplaceAll(name, "/", ".")); err != nil {
+		return ValidName(name)
 	}
 	return nil
 }

@@ -88,8 +88,29 @@ type Spec struct {
 	Fall, Rise int
 	// Username and Password are for checks that log in.
 	Username, Password string
+	// Database is the one to log in to, where a server wants one named; "": the
+	// server's default.
+	Database string
+	// TLS is how to talk to the server, for checks that log in.
+	TLS TLS
+	// Standby is the postgres check's: a standby is what is wanted, not a primary.
+	Standby bool
+	// Donors is the galera check's: a node that gives its state to another one still
+	// counts as healthy.
+	Donors bool
 	// Command is the exec check's argv.
 	Command []string
+}
+
+// TLS says how a checker talks TLS to a server. The zero value is plain text.
+type TLS struct {
+	Enabled bool
+	// CA is a file of PEM certificates that the server's must descend from; "": the
+	// system's.
+	CA string
+	// ServerName is whom the server's certificate must name; "": the host of the
+	// backend's address.
+	ServerName string
 }
 
 // Target is the backend a checker looks at.

@@ -3,6 +3,7 @@ package check
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,7 +34,28 @@ const maxHead = 64 << 10
 // endpoints can be used as they are. Every other status fails the check.
 //
 // Spec.Path must begin with "/" and may have a query.
+//
+// With Spec.TLS.Enabled the check speaks https, and only https: an endpoint that
+// does not is one that fails.
 func HTTP(spec Spec, target Target) (Checker, error) {
+	return HTTPOptions{}.Build(spec, target)
+}
+
+// HTTPOptions are for programs that want more of the http check than a [Spec] can
+// say. The zero value builds what [HTTP] does.
+type HTTPOptions struct {
+	// TLS makes the check speak https with this configuration, whatever Spec.TLS
+	// says; nil: Spec.TLS decides. An empty ServerName is the host of the backend's
+	// address.
+	TLS *tls.Config
+	// StatusOnly lets nothing but the status JSON count: a 200 with any other body
+	// fails the check. An index that is missing is 0 then, as it is to Cloud Foundry's
+	// switchboard.
+	StatusOnly bool
+}
+
+// Build is a [Builder].
+func (o HTTPOptions) Build(spec Spec, target Target) (Checker, error) {
 	if err := need(target); err != nil {
 		return nil, fmt.Errorf("http check: %w", err)
 	}
@@ -44,13 +66,22 @@ func HTTP(spec Spec, target Target) (Checker, error) {
 	if err != nil || strings.ContainsRune(spec.Path, '#') {
 		return nil, fmt.Errorf("http check: %q is not the path of a URL", spec.Path)
 	}
+	secure, err := o.secure(spec, target)
+	if err != nil {
+		return nil, fmt.Errorf("http check: %w", err)
+	}
 	at.Scheme, at.Host = "http", target.Address
+	if secure != nil {
+		at.Scheme = "https"
+	}
 	return &httpChecker{
 		target: target,
 		url:    at.String(),
+		strict: o.StatusOnly,
 		transport: &http.Transport{
 			Proxy:                  nil,
 			DialContext:            dialWithin(target),
+			TLSClientConfig:        secure,
 			DisableKeepAlives:      true,
 			DisableCompression:     true,
 			MaxResponseHeaderBytes: maxHead,
@@ -58,9 +89,26 @@ func HTTP(spec Spec, target Target) (Checker, error) {
 	}, nil
 }
 
+// secure is how to talk TLS, nil for plain HTTP.
+func (o HTTPOptions) secure(spec Spec, target Target) (*tls.Config, error) {
+	if o.TLS == nil {
+		return spec.TLS.Config(target.Address)
+	}
+	secure := o.TLS.Clone()
+	if secure.ServerName == "" {
+		host, _, err := net.SplitHostPort(target.Address)
+		if err != nil {
+			return nil, fmt.Errorf("splitting the address: %w", err)
+		}
+		secure.ServerName = host
+	}
+	return secure, nil
+}
+
 type httpChecker struct {
 	target    Target
 	url       string
+	strict    bool
 	transport *http.Transport
 }
 
@@ -92,6 +140,12 @@ func (c *httpChecker) Check(ctx context.Context) Result {
 		failed := c.failure(ctx, err)
 		failed.Detail = "status 200, reading the body: " + failed.Detail
 		return failed
+	case c.strict:
+		result := readJSON(body)
+		if result.Verdict != Failed && result.Index == nil {
+			result.Index = new(int)
+		}
+		return result
 	case promisesJSON(response, body):
 		return readJSON(body)
 	default:
