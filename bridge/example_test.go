@@ -44,9 +44,8 @@ func Example() {
 	}
 	host := b.Host("db.main")
 	listener := bridge.NewListener(bridge.ListenerOptions{Name: "mysql", Bind: "127.0.0.1:0", Host: host})
-	stop := make(chan os.Signal)
 	for _, run := range []func(<-chan os.Signal, chan<- struct{}) error{b.Run, listener.Run} {
-		ready, ended := make(chan struct{}), make(chan error, 1)
+		stop, ready, ended := make(chan os.Signal, 1), make(chan struct{}), make(chan error, 1)
 		go func() { ended <- run(stop, ready) }()
 		<-ready
 		defer func() { stop <- os.Interrupt; <-ended }()
