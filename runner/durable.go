@@ -49,12 +49,18 @@ func (r *Router) restore() (kept, error) {
 		r.lastActive[name] = last
 	}
 	k := kept{saved}
-	r.dropUnknown(k)
+	if r.dropUnknown(k) {
+		// Or the pin would be back when the backend is.
+		if err := dir.SavePins(k.Pins); err != nil {
+			return kept{}, errors.Join(err, dir.Close())
+		}
+	}
 	return k, nil
 }
 
-// dropUnknown forgets what is stored of backends that are configured no more.
-func (r *Router) dropUnknown(k kept) {
+// dropUnknown forgets what is stored of backends that are configured no more, and
+// tells if there was a pin to one.
+func (r *Router) dropUnknown(k kept) (dropped bool) {
 	for _, h := range r.config.Hosts {
 		known := make(map[string]bool)
 		for _, b := range h.Backends {
@@ -63,12 +69,14 @@ func (r *Router) dropUnknown(k kept) {
 		if pin := k.Pins[h.Name]; pin != "" && !known[pin] {
 			r.config.Log.Warn("dropping a stored pin to a backend that is not configured", "host", h.Name, "backend", pin)
 			delete(k.Pins, h.Name)
+			dropped = true
 		}
 		if last := r.lastActive[h.Name]; !known[last.Backend] {
 			last.Backend = ""
 			r.lastActive[h.Name] = last
 		}
 	}
+	return dropped
 }
 
 // durable runs save, one at a time, so that what is read for one save is never
