@@ -75,20 +75,20 @@ type Listener struct {
 
 // Host is a name with the backends that can serve it, one at a time.
 type Host struct {
-	// Name is unique in the router.
+	// Name is unique in the router, in lower case.
 	Name string
 	// Elect is how the active backend is chosen; "": monitor.Sticky.
 	Elect monitor.Elect
 	// Hold is how long a new client may wait for an active backend; 0: not at all.
 	Hold time.Duration
-	// HoldMax is how many may wait at once; 0: 1000.
+	// HoldMax is how many may wait at once; 0: 1000. Hold 0 turns waiting off.
 	HoldMax int
-	// DialTimeout bounds one dial; 0: 1 s.
+	// DialTimeout bounds one dial, at least 1 ms; 0: 1 s.
 	DialTimeout time.Duration
 	// IdleTimeout ends a session without a byte in either direction; 0: never.
 	IdleTimeout time.Duration
 	// HalfCloseTimeout ends a session one side of which has ended and the other is
-	// silent; 0: 30 s.
+	// silent, at least 1 ms: it is always bounded; 0: 30 s.
 	HalfCloseTimeout time.Duration
 	// SendProxy is the PROXY header that sessions to backends, and probes on their
 	// own port, begin with; "": none.

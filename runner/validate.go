@@ -24,6 +24,8 @@ type Invalid struct {
 	// Key is where, as a path in the words of the configuration file:
 	// "hosts[0].backends[1].address".
 	Key string
+	// Besides are the other keys that it is about, if the rule compares some.
+	Besides []string
 	// Problem says what is wrong and what to do.
 	Problem string
 }
@@ -54,7 +56,8 @@ func builtin() map[string]check.Builder {
 // complete returns the configuration with its defaults filled in, and all that is
 // wrong with it.
 func (c Config) complete() (Config, error) {
-	if c.Name == "" {
+	named := c.Name != ""
+	if !named {
 		c.Name, _ = os.Hostname()
 	}
 	if c.Log == nil {
@@ -65,28 +68,35 @@ func (c Config) complete() (Config, error) {
 	}
 	checks := builtin()
 	maps.Copy(checks, c.Checks)
+	maps.DeleteFunc(checks, func(_ string, b check.Builder) bool { return b == nil })
 	c.Checks = checks
 	c.Hosts = slices.Clone(c.Hosts)
 	for i := range c.Hosts {
 		c.Hosts[i].fill()
 	}
 
-	v := &validation{config: c}
-	v.name("name", c.Name, nil)
-	listeners, hosts := map[string]bool{}, map[string]bool{}
+	v := &validation{config: c, binds: c.binds()}
+	for _, h := range c.Hosts {
+		v.hosts = append(v.hosts, h.Name)
+		v.unsure = v.unsure || hostName(h.Name) != nil
+	}
+	v.router(named)
+	listeners, hosts := make(map[string]string), make(map[string]string)
+	for i, l := range c.Listeners {
+		v.listener(fmt.Sprintf("listeners[%d]", i), l, listeners)
+	}
+	if len(c.Hosts) == 0 && len(c.Listeners) > 0 {
+		v.wrong("hosts", "no hosts: at least one is needed")
+	}
 	for i, h := range c.Hosts {
 		v.host(fmt.Sprintf("hosts[%d]", i), h, hosts)
 	}
-	for i, l := range c.Listeners {
-		v.listener(fmt.Sprintf("listeners[%d]", i), l, listeners, hosts)
-	}
 	v.api(c.API)
 	if c.Health != "" {
-		v.address("health.bind", c.Health, true)
+		v.bind("health.bind", c.Health)
 	}
-	v.duration("shutdown.delay", c.Delay)
-	v.duration("shutdown.drain", c.Drain)
-	v.binds()
+	v.duration("shutdown.delay", c.Delay, 0)
+	v.duration("shutdown.drain", c.Drain, 0)
 	return c, errors.Join(v.found...)
 }
 
@@ -118,205 +128,275 @@ func (h *Host) fill() {
 // validation collects what is wrong.
 type validation struct {
 	config Config
+	// binds are all addresses to listen on that can be read.
+	binds []bind
+	// hosts are all names of hosts. If one is wrong, it is unsure which of them a
+	// listener means.
+	hosts  []string
+	unsure bool
 	found  []error
 }
 
-func (v *validation) wrong(key, format string, args ...any) {
-	v.found = append(v.found, &Invalid{Key: key, Problem: fmt.Sprintf(format, args...)})
+func (v *validation) wrong(key, format string, args ...any) *Invalid {
+	i := &Invalid{Key: key, Problem: fmt.Sprintf(format, args...)}
+	v.found = append(v.found, i)
+	return i
 }
 
-// name checks a name and, where names must differ, that it is not taken.
-func (v *validation) name(key, name string, taken map[string]bool) {
+// named checks the name of what is at key, and that no other has it.
+func (v *validation) named(key, name string, rule func(string) error, taken map[string]string) {
+	first, twice := taken[name]
+	switch err := rule(name); {
+	case err != nil:
+		v.wrong(key+".name", "%v", err)
+	case twice:
+		v.wrong(key+".name", "%q is already the name of %s", name, first)
+	default:
+		taken[name] = key
+	}
+}
+
+// hostName is the rule for names of hosts, which have one spelling.
+func hostName(name string) error {
 	if err := route.ValidName(name); err != nil {
-		v.wrong(key, "%v", err)
-		return
+		return err
 	}
-	if taken[name] {
-		v.wrong(key, "%q is there twice; names must differ", name)
+	spelled, err := route.HostName(name)
+	if err == nil && spelled != name {
+		err = fmt.Errorf("%q is not how a host is spelled: write %q", name, spelled)
 	}
-	if taken != nil {
-		taken[name] = true
+	return err
+}
+
+// duration checks one that is 0 for its default, or for none.
+func (v *validation) duration(key string, d, least time.Duration) {
+	switch {
+	case d < 0:
+		v.wrong(key, "%q is negative: a duration is 0s or more", d)
+	case d != 0 && d < least:
+		v.wrong(key, "%q is too short: use %s or more", d, least)
 	}
 }
 
-func (v *validation) address(key, address string, zeroPort bool) (host string, port int, ok bool) {
-	host, port, err := route.ParseAddress(address, zeroPort)
-	if err != nil {
-		v.wrong(key, "%v", err)
-	}
-	return host, port, err == nil
-}
-
-func (v *validation) duration(key string, d time.Duration) {
-	if d < 0 {
-		v.wrong(key, "%s is negative; a duration is at least 0s", d)
-	}
-}
-
+// count checks a number that is 0 for its default, or for none.
 func (v *validation) count(key string, n, least int) {
-	if n < least {
-		v.wrong(key, "%d is too small; at least %d", n, least)
+	if n != 0 && n < least {
+		v.wrong(key, "%d is too small: use %d or more", n, least)
 	}
 }
 
 func (v *validation) port(key string, port int) {
 	if port < 0 || port > 65535 {
-		v.wrong(key, "%d is not a port; a port is a number from 1 to 65535", port)
+		v.wrong(key, "%d is out of range: use 1 to 65535", port)
 	}
 }
 
-func (v *validation) listener(key string, l Listener, taken, hosts map[string]bool) {
-	v.name(key+".name", l.Name, taken)
-	v.address(key+".bind", l.Bind, true)
-	if !hosts[l.Host] {
-		v.wrong(key+".host", "there is no host %q; name one of hosts", l.Host)
+// choose checks a value that is "" for its default.
+func choose[T ~string](v *validation, key string, value T, choices ...T) bool {
+	if value == "" || slices.Contains(choices, value) {
+		return true
+	}
+	v.wrong(key, "%q is not a value of this key: use %s", value, listed(choices))
+	return false
+}
+
+func listed[T ~string](all []T) string {
+	texts := make([]string, len(all))
+	for i, s := range all {
+		texts[i] = string(s)
+	}
+	return strings.Join(texts, ", ")
+}
+
+func (v *validation) router(named bool) {
+	switch err := route.ValidName(v.config.Name); {
+	case err != nil && named:
+		v.wrong("name", "%v", err)
+	case err != nil:
+		v.wrong("name", "the machine's name cannot be used (%v): set a name", err)
+	}
+}
+
+func (v *validation) listener(key string, l Listener, taken map[string]string) {
+	v.named(key, l.Name, route.ValidName, taken)
+	v.bind(key+".bind", l.Bind)
+	if len(v.hosts) > 0 && !v.unsure && !slices.Contains(v.hosts, l.Host) {
+		v.wrong(key+".host", "there is no host %q: the hosts are %s", l.Host, listed(v.hosts))
+	}
+	proxy, trusted := key+".proxy_protocol", key+".trusted_proxies"
+	known := choose(v, proxy, l.ProxyProtocol, bridge.ProxyOff, bridge.ProxyV1, bridge.ProxyV2, bridge.ProxyAny)
+	switch expected := l.ProxyProtocol != "" && l.ProxyProtocol != bridge.ProxyOff; {
+	case !known:
+	case expected && len(l.TrustedProxies) == 0:
+		v.wrong(proxy, "trusted_proxies is missing: list the networks whose PROXY header is believed").Besides = []string{trusted}
+	case !expected && len(l.TrustedProxies) > 0:
+		v.wrong(trusted, "proxy_protocol is off, so nobody is believed: set it to v1, v2 or any, or remove trusted_proxies").Besides = []string{proxy}
 	}
 	v.count(key+".max_sessions", l.MaxSessions, 0)
-	switch l.ProxyProtocol {
-	case "", bridge.ProxyOff:
-		if len(l.TrustedProxies) > 0 {
-			v.wrong(key+".trusted_proxies", "has no effect without proxy_protocol; set that or remove this")
-		}
-	case bridge.ProxyV1, bridge.ProxyV2, bridge.ProxyAny:
-		if len(l.TrustedProxies) == 0 {
-			v.wrong(key+".trusted_proxies", "is required with proxy_protocol, or anybody could claim any address; list the networks of your proxies")
-		}
-	default:
-		v.wrong(key+".proxy_protocol", "%q is not one of off, v1, v2, any", l.ProxyProtocol)
-	}
 }
 
-func (v *validation) host(key string, h Host, taken map[string]bool) {
-	v.name(key+".name", h.Name, taken)
-	switch h.Elect {
-	case monitor.Sticky, monitor.Lowest, monitor.Highest:
-	default:
-		v.wrong(key+".elect", "%q is not one of sticky, lowest, highest", h.Elect)
-	}
-	v.duration(key+".hold", h.Hold)
-	v.count(key+".hold_max", h.HoldMax, 0)
-	v.duration(key+".dial_timeout", h.DialTimeout)
-	v.duration(key+".idle_timeout", h.IdleTimeout)
-	v.duration(key+".half_close_timeout", h.HalfCloseTimeout)
-	switch h.SendProxy {
-	case "", bridge.ProxyOff, bridge.ProxyV1, bridge.ProxyV2:
-	default:
-		v.wrong(key+".send_proxy", "%q is not one of off, v1, v2", h.SendProxy)
-	}
+func (v *validation) host(key string, h Host, taken map[string]string) {
+	v.named(key, h.Name, hostName, taken)
+	choose(v, key+".elect", h.Elect, monitor.Sticky, monitor.Lowest, monitor.Highest)
+	v.duration(key+".hold", h.Hold, 0)
+	v.count(key+".hold_max", h.HoldMax, 1)
+	v.duration(key+".dial_timeout", h.DialTimeout, time.Millisecond)
+	v.duration(key+".idle_timeout", h.IdleTimeout, 0)
+	v.duration(key+".half_close_timeout", h.HalfCloseTimeout, time.Millisecond)
+	choose(v, key+".send_proxy", h.SendProxy, bridge.ProxyOff, bridge.ProxyV1, bridge.ProxyV2)
 	if h.Check != nil {
 		v.check(key+".check", h)
 	}
 	if len(h.Backends) == 0 {
-		v.wrong(key+".backends", "no backends; a host needs at least one")
+		v.wrong(key+".backends", "no backends: at least one is needed")
 	}
-	names := map[string]bool{}
+	names := make(map[string]string)
 	for i, b := range h.Backends {
-		key := fmt.Sprintf("%s.backends[%d]", key, i)
-		v.name(key+".name", b.Name, names)
-		v.port(key+".check_port", b.CheckPort)
-		host, _, ok := v.address(key+".address", b.Address, false)
-		if ip, err := netip.ParseAddr(host); ok && err == nil && ip.IsUnspecified() {
-			v.wrong(key+".address", "%s is no address of a backend; name the one it has", b.Address)
-		}
+		v.backend(fmt.Sprintf("%s.backends[%d]", key, i), b, names)
 	}
 }
 
 func (v *validation) check(key string, h Host) {
 	before, s := len(v.found), h.Check
-	v.port(key+".port", s.Port)
-	if s.Interval < time.Millisecond {
-		v.wrong(key+".interval", "%s is too short; at least 1ms", s.Interval)
-	}
-	if s.Timeout < time.Millisecond {
-		v.wrong(key+".timeout", "%s is too short; at least 1ms", s.Timeout)
-	}
-	v.count(key+".fall", s.Fall, 1)
-	v.count(key+".rise", s.Rise, 1)
-	build, known := v.config.Checks[s.Type]
+	linked := listed(slices.Sorted(maps.Keys(v.config.Checks)))
+	build, has := v.config.Checks[s.Type]
 	switch {
 	case s.Type == "":
-		v.wrong(key+".type", "is missing; this program has %s", strings.Join(slices.Sorted(maps.Keys(v.config.Checks)), ", "))
-	case !known:
-		v.wrong(key+".type", "%q is not linked into this program, which has %s; a program that embeds the router adds the builder of its package, switchboard/monitor/check/%s, to Config.Checks",
-			s.Type, strings.Join(slices.Sorted(maps.Keys(v.config.Checks)), ", "), s.Type)
-	case len(v.found) > before || len(h.Backends) == 0:
-	default:
-		// A builder opens nothing; it is only asked what it thinks of the spec.
-		probe := target(h, h.Backends[0])
-		probe.Dial, probe.Hint = new(net.Dialer).DialContext, func(string) {}
-		checker, err := build(*s, probe)
-		if err != nil {
-			v.wrong(key, "%v", err)
-			return
-		}
-		checker.Close()
+		v.wrong(key+".type", "the key is missing: this program has %s", linked)
+	case !has && slices.Contains([]string{"mysql", "galera", "postgres", "redis"}, s.Type):
+		v.wrong(key+".type", "%q is not a check of this program, which has %s: a program that embeds the router adds it to Config.Checks, from switchboard/monitor/check/%s", s.Type, linked, s.Type)
+	case !has:
+		v.wrong(key+".type", "%q is not a check of this program, which has %s", s.Type, linked)
 	}
+	v.port(key+".port", s.Port)
+	v.duration(key+".interval", s.Interval, time.Millisecond)
+	v.duration(key+".timeout", s.Timeout, time.Millisecond)
+	v.count(key+".fall", s.Fall, 1)
+	v.count(key+".rise", s.Rise, 1)
+	if len(v.found) > before || len(h.Backends) == 0 {
+		return
+	}
+	// A builder opens nothing; it is only asked what it thinks of the spec.
+	probe := target(h, h.Backends[0])
+	probe.Dial, probe.Hint = new(net.Dialer).DialContext, func(string) {}
+	checker, err := build(*s, probe)
+	if err != nil {
+		v.wrong(key, "%v", err)
+		return
+	}
+	checker.Close()
+}
+
+func (v *validation) backend(key string, b Backend, taken map[string]string) {
+	v.named(key, b.Name, route.ValidBackendName, taken)
+	at, err := parseEndpoint(b.Address, false)
+	own := slices.IndexFunc(v.binds, func(b bind) bool { return b.serves(at) })
+	switch {
+	case err != nil:
+		v.wrong(key+".address", "%v", err)
+	case at.wildcard():
+		v.wrong(key+".address", "%q is no address that can be connected to: write the backend's own", b.Address)
+	case own >= 0:
+		// A session would come back as a new client, and so on until there are no
+		// descriptors left.
+		v.wrong(key+".address", "%q is our own %s: sessions would run in a circle", b.Address, v.binds[own].key)
+	}
+	v.port(key+".check_port", b.CheckPort)
 }
 
 func (v *validation) api(a API) {
-	if (a.Username == "") != (a.Password == "") {
-		v.wrong("api", "username and password go together; set both or neither")
+	reachable := false
+	if a.Bind != "" {
+		at, ok := v.bind("api.bind", a.Bind)
+		reachable = ok && !at.loopback()
 	}
-	if a.Bind == "" {
-		return
-	}
-	host, _, ok := v.address("api.bind", a.Bind, true)
-	ip, err := netip.ParseAddr(host)
-	if ok && a.Username == "" && host != "localhost" && (err != nil || !ip.IsLoopback()) {
-		v.wrong("api.bind", "%s can be reached from outside; set username and password, or bind a loopback address", a.Bind)
-	}
-}
-
-// binds checks the addresses that the router opens against each other and against
-// its backends: a session to a backend that is one of the router's own addresses
-// would come back as a new client, and so on until there are no descriptors left.
-func (v *validation) binds() {
-	type bound struct{ key, address string }
-	var own []bound
-	for i, l := range v.config.Listeners {
-		own = append(own, bound{fmt.Sprintf("listeners[%d].bind", i), l.Bind})
-	}
-	for _, b := range []bound{{"api.bind", v.config.API.Bind}, {"health.bind", v.config.Health}} {
-		if b.address != "" {
-			own = append(own, b)
-		}
-	}
-	for i, b := range own {
-		for _, other := range own[:i] {
-			if reaches(b.address, other.address) || reaches(other.address, b.address) {
-				v.wrong(b.key, "%s is taken by %s; choose another port", b.address, other.key)
-			}
-		}
-		for j, h := range v.config.Hosts {
-			for k, backend := range h.Backends {
-				if reaches(backend.Address, b.address) {
-					v.wrong(fmt.Sprintf("hosts[%d].backends[%d].address", j, k), "%s is the router's own %s; name a backend", backend.Address, b.key)
-				}
-			}
-		}
+	switch {
+	case strings.Contains(a.Username, ":"):
+		v.wrong("api.username", "a user name cannot hold a colon (RFC 7617)")
+	case a.Username != "" && a.Password == "":
+		v.wrong("api.username", "there is no password: set api.password or api.password_file").Besides = []string{"api.password"}
+	case a.Username == "" && a.Password != "":
+		v.wrong("api.password", "there is no user name: set api.username").Besides = []string{"api.username"}
+	case a.Username == "" && reachable:
+		v.wrong("api.bind", "%q can be reached from other machines: set api.username and api.password (or api.password_file), or bind to 127.0.0.1", a.Bind).Besides = []string{"api.username", "api.password"}
 	}
 }
 
-// reaches tells if a connection to address arrives at bind on this machine, as far
-// as the two can tell: it is the same address, or a loopback address and bind is
-// unspecified. Port 0 meets nothing.
-func reaches(address, bind string) bool {
-	host, port, err := route.ParseAddress(address, true)
-	boundHost, boundPort, errBind := route.ParseAddress(bind, true)
-	if err != nil || errBind != nil || port != boundPort || port == 0 {
-		return false
+// bind checks an address to listen on, which must not meet those before it.
+func (v *validation) bind(key, address string) (at endpoint, ok bool) {
+	before := len(v.found)
+	at, err := parseEndpoint(address, true)
+	earlier := slices.IndexFunc(v.binds, func(b bind) bool { return b.key == key || b.meets(at) })
+	switch {
+	case strings.HasPrefix(address, ":"):
+		v.wrong(key, "%q has no address: write 0.0.0.0%s to listen on all", address, address)
+	case err != nil:
+		v.wrong(key, "%v", err)
+	case v.binds[earlier].key != key:
+		v.wrong(key, "%q is already taken by %s: use another port or address", address, v.binds[earlier].key)
 	}
-	if host == "localhost" {
-		host = "127.0.0.1"
+	return at, len(v.found) == before
+}
+
+// bind is an address that the router listens on.
+type bind struct {
+	key string
+	endpoint
+}
+
+func (c Config) binds() (all []bind) {
+	add := func(key, address string) {
+		if e, err := parseEndpoint(address, true); err == nil {
+			all = append(all, bind{key, e})
+		}
 	}
-	if boundHost == "localhost" {
-		boundHost = "127.0.0.1"
+	for i, l := range c.Listeners {
+		add(fmt.Sprintf("listeners[%d].bind", i), l.Bind)
 	}
-	ip, err := netip.ParseAddr(host)
-	at, errBind := netip.ParseAddr(boundHost)
-	if err != nil || errBind != nil {
-		return host == boundHost
+	add("api.bind", c.API.Bind)
+	add("health.bind", c.Health)
+	return all
+}
+
+// endpoint is an address for comparing.
+type endpoint struct {
+	// ip is not valid for a name.
+	ip   netip.Addr
+	name string
+	port int
+}
+
+func parseEndpoint(address string, zeroPort bool) (endpoint, error) {
+	host, port, err := route.ParseAddress(address, zeroPort)
+	if err != nil {
+		return endpoint{}, err
 	}
-	ip, at = ip.Unmap(), at.Unmap()
-	return ip == at || at.IsUnspecified() && (ip.IsLoopback() || ip.IsUnspecified())
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return endpoint{ip: ip.Unmap(), port: port}, nil
+	}
+	return endpoint{name: strings.ToLower(host), port: port}, nil
+}
+
+func (e endpoint) loopback() bool { return e.name == "localhost" || e.ip.IsLoopback() }
+
+// same tells whether both are the same address; localhost is 127.0.0.1 and ::1.
+func (e endpoint) same(f endpoint) bool {
+	local := func(a, b endpoint) bool {
+		return a.name == "localhost" && (b.ip == netip.IPv6Loopback() || b.ip == netip.AddrFrom4([4]byte{127, 0, 0, 1}))
+	}
+	return e.ip == f.ip && e.name == f.name || local(e, f) || local(f, e)
+}
+
+// wildcard tells whether e stands for all addresses: Go opens 0.0.0.0 for IPv6 too.
+func (e endpoint) wildcard() bool { return e.ip.IsUnspecified() }
+
+// meets tells whether e and f cannot be bound at the same time.
+func (e endpoint) meets(f endpoint) bool {
+	return e.port == f.port && e.port != 0 && (e.same(f) || e.wildcard() || f.wildcard())
+}
+
+// serves tells whether connecting to f reaches e, as far as can be told without
+// asking the system for its addresses.
+func (e endpoint) serves(f endpoint) bool {
+	return e.port == f.port && e.port != 0 && (e.same(f) || e.wildcard() && f.loopback())
 }

@@ -11,6 +11,8 @@ import (
 	. "github.com/onsi/gomega"
 
 	"switchboard/fixtures/spec"
+	"switchboard/monitor/check"
+	"switchboard/monitor/check/redis"
 	"switchboard/runner/config"
 )
 
@@ -130,9 +132,11 @@ var _ = Describe("switchboard router --check", func() {
 		Entry("no backends", oneListener+"hosts: [{name: db, backends: []}]\n",
 			"router.yaml:2:30: hosts[0].backends: no backends: at least one is needed"),
 		Entry("a check type that is not linked", oneListener+"hosts: [{name: db, check: {type: mysql}, backends: [{name: a, address: '10.0.0.1:3306'}]}]\n",
-			`router.yaml:2:34: hosts[0].check.type: check type "mysql" is not linked into this program: add switchboard/monitor/check/mysql`),
+			`router.yaml:2:34: hosts[0].check.type: "mysql" is not a check of this program, which has exec, http, redis, tcp: a program that embeds the router adds it to Config.Checks, from switchboard/monitor/check/mysql`),
+		Entry("a check type of nobody's", oneListener+"hosts: [{name: db, check: {type: mongo}, backends: [{name: a, address: '10.0.0.1:3306'}]}]\n",
+			`router.yaml:2:34: hosts[0].check.type: "mongo" is not a check of this program, which has exec, http, redis, tcp`),
 		Entry("a misspelt check type", oneListener+"hosts: [{name: db, check: {type: redsi}, backends: [{name: a, address: '10.0.0.1:3306'}]}]\n",
-			`router.yaml:2:34: hosts[0].check.type: unknown check type "redsi": did you mean "redis"?`),
+			`router.yaml:2:34: hosts[0].check.type: "redsi" is not a check of this program, which has exec, http, redis, tcp`),
 		Entry("a backend that is ourselves", oneListener+"hosts: [{name: db, backends: [{name: a, address: 'localhost:3306'}]}]\n",
 			`router.yaml:2:50: hosts[0].backends[0].address: "localhost:3306" is our own listeners[0].bind: sessions would run in a circle`),
 		Entry("several mistakes", good+"nmae: x\nhealth: {bind: 99}\n",
@@ -188,7 +192,7 @@ SWITCHBOARD_LOG_LEVEL: log.level: "env" is not a value of this key: use debug, i
 var _ = Describe("The examples", func() {
 	load := func(name string) *config.File {
 		GinkgoHelper()
-		file, err := config.Load(config.Source{Path: "../../fixtures/examples/" + name})
+		file, err := config.Load(config.Source{Path: "../../fixtures/examples/" + name, Checks: map[string]check.Builder{"redis": redis.New}})
 		Expect(err).NotTo(HaveOccurred())
 		return file
 	}

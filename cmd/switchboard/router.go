@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"os"
 	"os/signal"
 	"slices"
@@ -36,11 +35,6 @@ func foreign() []string {
 // linked are the checks that this program adds to those of every router.
 func linked() map[string]check.Builder {
 	return map[string]check.Builder{"redis": redis.New}
-}
-
-// checkTypes are all the checks that this program has.
-func checkTypes() []string {
-	return slices.Sorted(slices.Values(append(slices.Collect(maps.Keys(linked())), "exec", "http", "tcp")))
 }
 
 func (p *program) router() *cobra.Command {
@@ -135,15 +129,13 @@ func (p *program) load(path string, flags map[string]string) (*config.File, runn
 	if path == "" && !p.configured() {
 		return nil, runner.Config{}, fmt.Errorf("no configuration: name a file with --config FILE or %s, or set the keys in the environment (see switchboard help keys)", configVariable)
 	}
-	file, err := config.Load(config.Source{Path: path, Env: p.env, Allow: foreign(), Flags: flags, Checks: checkTypes()})
+	checks := linked()
+	file, err := config.Load(config.Source{Path: path, Env: p.env, Allow: foreign(), Flags: flags, Checks: checks})
 	if err != nil {
 		return nil, runner.Config{}, err
 	}
 	c := file.Runner()
-	c.Checks = linked()
-	if err := c.Validate(); err != nil {
-		return nil, runner.Config{}, err
-	}
+	c.Checks = checks
 	return file, c, nil
 }
 

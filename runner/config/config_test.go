@@ -17,6 +17,8 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
+	"switchboard/monitor/check"
+	"switchboard/monitor/check/redis"
 	"switchboard/runner/config"
 )
 
@@ -75,7 +77,12 @@ const small = `{"name": "r", "listeners": [{"name": "l", "bind": "127.0.0.1:3306
  "hosts": [{"name": "h", "backends": [{"name": "b", "address": "10.0.0.1:3306"}]}]}`
 
 func load(data string, env ...string) (*config.File, error) {
-	return config.Load(config.Source{Path: "f.yaml", Data: []byte(data), Env: env})
+	return config.Load(config.Source{Path: "f.yaml", Data: []byte(data), Env: env, Checks: linked()})
+}
+
+// linked are checks of a program's own, and two that the schema knows.
+func linked() map[string]check.Builder {
+	return map[string]check.Builder{"ours": check.TCP, "x": check.TCP, "mysql": check.TCP, "redis": redis.New}
 }
 
 func mustLoad(data string, env ...string) *config.File {
@@ -278,7 +285,9 @@ var _ = DescribeTable("a wrong line in the example", func(old, replacement strin
 	Entry("text for a backend", "{name: db-1, address: 10.0.0.2:3306}", "10.0.0.2:3306",
 		`f.yaml:33:9: hosts[0].backends[1]: a single value is not allowed here: write a mapping (key: value)`),
 	// Numbers and durations.
-	Entry("a negative number", "hold_max: 1000", "hold_max: -1", `f.yaml:15:15: hosts[0].hold_max: -1 is too small: use 0 or more`),
+	Entry("a negative number", "hold_max: 1000", "hold_max: -1", `f.yaml:15:15: hosts[0].hold_max: -1 is too small: use 1 or more`),
+	Entry("nobody who may wait", "hold_max: 1000", "hold_max: 0", `f.yaml:15:15: hosts[0].hold_max: 0 is too small: use 1 or more`),
+	Entry("a half-close timeout of 0", "half_close_timeout: 30s", "half_close_timeout: 0s", `f.yaml:18:25: hosts[0].half_close_timeout: "0s" is too short: use 1ms or more`),
 	Entry("negative sessions", "max_sessions: 0", "max_sessions: -5", `f.yaml:9:19: listeners[0].max_sessions: -5 is too small: use 0 or more`),
 	Entry("fall 0", "fall: 2", "fall: 0", `f.yaml:26:13: hosts[0].check.fall: 0 is too small: use 1 or more`),
 	Entry("rise 0", "rise: 2", "rise: 0", `f.yaml:27:13: hosts[0].check.rise: 0 is too small: use 1 or more`),
@@ -309,8 +318,15 @@ var _ = DescribeTable("a wrong line in the example", func(old, replacement strin
 	Entry("an empty name", "- name: mysql", `- name: ""`, `f.yaml:3:11: listeners[0].name: the value must not be empty`),
 	Entry("a listener without a bind", "    bind: 127.0.0.1:3306\n", "", `f.yaml:3:5: listeners[0].bind: the key is missing: host:port to listen on; port 0 is any free one`),
 	Entry("a listener without a host", "    host: db.main ", "    #", `f.yaml:3:5: listeners[0].host: the key is missing: the host it serves`),
-	Entry("a listener with another host", "host: db.main ", "host: db.mian ", `f.yaml:6:11: listeners[0].host: there is no host "db.mian": did you mean "db.main"?`),
+	Entry("a listener with another host", "host: db.main ", "host: db.mian ", `f.yaml:6:11: listeners[0].host: there is no host "db.mian": the hosts are db.main`),
 	Entry("a bind of a port alone", "bind: 127.0.0.1:3306", `bind: ":3306"`, `f.yaml:4:11: listeners[0].bind: ":3306" has no address: write 0.0.0.0:3306 to listen on all`),
+	Entry("a bind of a number", "bind: 127.0.0.1:3306", `bind: 3306`, `f.yaml:4:11: listeners[0].bind: "3306" has no port: write host:port`),
+	Entry("a host of a number that nobody names", "  - name: db.main", "  - name: 1", `f.yaml:6:11: listeners[0].host: there is no host "db.main": the hosts are 1`,
+		`f.yaml:11:11: hosts[0].name: the value must be text: put it in quotes`),
+	Entry("a host that is IPv6", "  - name: db.main", "  - name: '::1'", `f.yaml:11:11: hosts[0].name: "::1" is not a name: use letters, digits, '.', '-' and '_', beginning with a letter or digit`),
+	Entry("a host without a backend to read", "backends:\n      - {name: db-0, address: 10.0.0.1:3306, check_port: 9200}\n      - {name: db-1, address: 10.0.0.2:3306}", "backends: x",
+		`f.yaml:31:15: hosts[0].backends: a single value is not allowed here: write a list`),
+	Entry("a host that cannot be read", "  - name: db.main", "  - db.main\n  - name: db.mian", `f.yaml:11:5: hosts[0]: a single value is not allowed here: write a mapping (key: value)`),
 	Entry("a bind without a port", "bind: 127.0.0.1:3306", `bind: localhost`, `f.yaml:4:11: listeners[0].bind: "localhost" has no port: write host:port`),
 	Entry("a backend with port 0", "10.0.0.1:3306", "10.0.0.1:0", `f.yaml:32:31: hosts[0].backends[0].address: "10.0.0.1:0" has port 0, to which nothing can connect`),
 	Entry("a backend that is IPv6 without brackets", "10.0.0.1:3306", `"::1:3306"`, `f.yaml:32:31: hosts[0].backends[0].address: "::1:3306" is ambiguous: write an IPv6 address in brackets, as in [::1]:3306`),
@@ -342,18 +358,22 @@ var _ = DescribeTable("a wrong line in the example", func(old, replacement strin
 		`f.yaml:8:23: listeners[0].trusted_proxies[0]: "10.0.0.1/8" has bits beyond its length: write 10.0.0.0/8`),
 	Entry("an IPv4 network in IPv6", "trusted_proxies: []", `trusted_proxies: ["::ffff:10.0.0.0/104"]`,
 		`f.yaml:8:23: listeners[0].trusted_proxies[0]: "::ffff:10.0.0.0/104" is an IPv4 network in IPv6 spelling: write it as IPv4`),
+	Entry("PROXY from who cannot be read", "proxy_protocol: off           # off | v1 | v2 | any, accepted from trusted_proxies only\n    trusted_proxies: []", "proxy_protocol: v1\n    trusted_proxies: all",
+		`f.yaml:8:22: listeners[0].trusted_proxies: a single value is not allowed here: write a list`),
+	Entry("trust in what cannot be read", "proxy_protocol: off           # off | v1 | v2 | any, accepted from trusted_proxies only\n    trusted_proxies: []", "proxy_protocol: v3\n    trusted_proxies: [10.0.0.0/8]",
+		`f.yaml:7:21: listeners[0].proxy_protocol: "v3" is not a value of this key: did you mean "v1"?`),
 	Entry("no network", "trusted_proxies: []", `trusted_proxies: [all]`,
 		`f.yaml:8:23: listeners[0].trusted_proxies[0]: "all" is not a network: write one such as 10.0.0.0/8 or fd00::/8`),
 	// Checks.
 	Entry("a check without a type", "      type: http\n", "", `f.yaml:21:7: hosts[0].check.type: the key is missing: http, tcp, exec, or a type that the program links`),
-	Entry("a check type that is none", "type: http", "type: HTTP", `f.yaml:21:13: hosts[0].check.type: "HTTP" is not a check type: use lower-case letters, digits, '-' and '_'`),
-	Entry("a path without a slash", "path: /api/v1/status", "path: api", `f.yaml:23:13: hosts[0].check.path: "api" does not begin with a slash`),
-	Entry("a path that would end the request", "path: /api/v1/status", `path: "/a\r\nb"`, `f.yaml:23:13: hosts[0].check.path: "/a\r\nb" cannot be sent: escape what is not printable ASCII, as in %20`),
+	Entry("a check type that is none", "type: http", "type: HTTP", `f.yaml:21:13: hosts[0].check.type: "HTTP" is not a check of this program, which has exec, http, mysql, ours, redis, tcp, x`),
+	Entry("a path without a slash", "path: /api/v1/status", "path: api", `f.yaml:21:7: hosts[0].check: http check: the path "api" must begin with "/"`),
+	Entry("a path that would end the request", "path: /api/v1/status", `path: "/a\r\nb"`, `f.yaml:21:7: hosts[0].check: http check: "/a\r\nb" is not the path of a URL`),
 	Entry("a path for tcp", "type: http", "type: tcp", `f.yaml:23:13: hosts[0].check.path: this key is not for a check of type tcp but for http: remove it`),
 	Entry("a login for http", `username: ""                # mysql`, "username: u # mysql", `f.yaml:28:17: hosts[0].check.username: this key is not for a check of type http but for mysql, galera, postgres, redis: remove it`),
 	Entry("an exec check without a command", "type: http", "type: exec",
-		`f.yaml:23:13: hosts[0].check.path: this key is not for a check of type exec but for http: remove it`,
-		`f.yaml:30:16: hosts[0].check.command: an exec check needs a command: [program, argument, …]`),
+		`f.yaml:21:7: hosts[0].check: exec check: the command is missing: list the program and its arguments`,
+		`f.yaml:23:13: hosts[0].check.path: this key is not for a check of type exec but for http: remove it`),
 	Entry("a command for http", "command: []", "command: [a]", `f.yaml:30:16: hosts[0].check.command: this key is not for a check of type http but for exec: remove it`),
 	// API.
 	Entry("an API for all without a password", "bind: 127.0.0.1:9090", "bind: 0.0.0.0:9090",
@@ -363,6 +383,8 @@ var _ = DescribeTable("a wrong line in the example", func(old, replacement strin
 	Entry("a user without a password", "username: \"\"\n", "username: u\n", `f.yaml:37:13: api.username: there is no password: set api.password or api.password_file`),
 	Entry("a password without a user", `password: ""`, `password: hunter2`, `f.yaml:38:13: api.password: there is no user name: set api.username`),
 	Entry("a user name with a colon", "username: \"\"\n", "username: \"u:v\"\n", `f.yaml:37:13: api.username: a user name cannot hold a colon (RFC 7617)`),
+	Entry("an API for all with a user name that cannot be read", "bind: 127.0.0.1:9090\n  username: \"\"", "bind: 0.0.0.0:9090\n  username: [u]",
+		`f.yaml:37:13: api.username: a list is not allowed here: write text`),
 	Entry("an API without a bind", "bind: 127.0.0.1:9090", `bind: ""`, `f.yaml:36:9: api.bind: the value must not be empty`),
 	Entry("two passwords", `password: ""`, "password: hunter2\n  password_file: /run/secret",
 		`f.yaml:39:18: api.password_file: api.password is set too: remove one of them`),
@@ -493,6 +515,12 @@ var _ = Describe("password files", func() {
 		Expect(lines(err)).To(Equal([]string{"SWITCHBOARD_API_PASSWORD_FILE: api.password_file: " + strconv.Quote(path) + " cannot be read: no such file or directory"}))
 	})
 
+	It("are the place of a password without a user", func() {
+		write("hunter2", 0o600)
+		_, err := load(with("  password: \"\"", "  password_file: "+path))
+		Expect(lines(err)).To(Equal([]string{"f.yaml:38:18: api.password: there is no user name: set api.username"}))
+	})
+
 	It("are warned of if everybody can read them", func() {
 		write("hunter2", 0o644)
 		file, err := loadAPI()
@@ -540,24 +568,33 @@ var _ = Describe("secrets", func() {
 })
 
 var _ = Describe("check types", func() {
-	loadLinked := func(checkType string) error {
+	loadType := func(checkType string, checks map[string]check.Builder, env ...string) []string {
 		_, err := config.Load(config.Source{
-			Path: "f.yaml", Data: []byte(small), Checks: []string{"http", "tcp", "exec"},
-			Env: []string{"SWITCHBOARD_HOSTS_0_CHECK_TYPE=" + checkType},
+			Path: "f.yaml", Data: []byte(small), Checks: checks, Env: append(env, "SWITCHBOARD_HOSTS_0_CHECK_TYPE="+checkType),
 		})
-		return err
+		return lines(err)
 	}
 
-	It("are those that the program links", func() {
-		Expect(loadLinked("tcp")).To(Succeed())
-		Expect(lines(loadLinked("mysql"))).To(Equal([]string{
-			`SWITCHBOARD_HOSTS_0_CHECK_TYPE: hosts[0].check.type: check type "mysql" is not linked into this program: add switchboard/monitor/check/mysql`,
+	It("are the built-in ones and those that the program links", func() {
+		Expect(loadType("tcp", nil)).To(BeEmpty())
+		Expect(loadType("redis", linked())).To(BeEmpty())
+		Expect(loadType("mongo", nil)).To(Equal([]string{
+			`SWITCHBOARD_HOSTS_0_CHECK_TYPE: hosts[0].check.type: "mongo" is not a check of this program, which has exec, http, tcp`,
+		}))
+		Expect(loadType("redis", nil)).To(Equal([]string{
+			`SWITCHBOARD_HOSTS_0_CHECK_TYPE: hosts[0].check.type: "redis" is not a check of this program, which has exec, http, tcp: a program that embeds the router adds it to Config.Checks, from switchboard/monitor/check/redis`,
 		}))
 	})
 
-	It("may be misspelt", func() {
-		Expect(lines(loadLinked("htp"))).To(Equal([]string{
-			`SWITCHBOARD_HOSTS_0_CHECK_TYPE: hosts[0].check.type: unknown check type "htp": did you mean "http"?`,
+	It("say themselves what is wrong, and it gets a place", func() {
+		Expect(loadType("redis", linked(), "SWITCHBOARD_HOSTS_0_CHECK_USERNAME=u")).To(Equal([]string{
+			`SWITCHBOARD_HOSTS_0_CHECK_TYPE: hosts[0].check: redis check: there is a username but no password`,
+		}))
+	})
+
+	It("are not asked about what could not be read", func() {
+		Expect(loadType("redis", linked(), "SWITCHBOARD_HOSTS_0_CHECK_USERNAME=u", "SWITCHBOARD_HOSTS_0_CHECK_PASSWORD_FILE=/none/such")).To(Equal([]string{
+			`SWITCHBOARD_HOSTS_0_CHECK_PASSWORD_FILE: hosts[0].check.password_file: "/none/such" cannot be read: no such file or directory`,
 		}))
 	})
 })
@@ -725,7 +762,7 @@ api: {bind: "127.0.0.1:2", username: a, password: ""}
 			if k.Path == "api.password" {
 				continue
 			}
-			file, err = config.Load(config.Source{Data: []byte(full), Env: env, Flags: map[string]string{path: value}})
+			file, err = config.Load(config.Source{Data: []byte(full), Env: env, Checks: linked(), Flags: map[string]string{path: value}})
 			Expect(err).NotTo(HaveOccurred(), path)
 			Expect(flatten(file)).To(HaveKeyWithValue(path, value), path)
 		}

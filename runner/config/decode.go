@@ -18,13 +18,20 @@ type decoder struct {
 	problems
 	// at has the place of every key that is set, and of every element.
 	at map[string]place
-	// bad has the paths that were reported: nothing more is said of them.
-	bad map[string]bool
+	// bad has the paths that were reported: nothing more is said of them. partly has
+	// the paths of what they are in.
+	bad, partly map[string]bool
+	// unquoted has the paths of text that looks like a number. Quotes alone may not
+	// help, so this is said only if nothing else is wrong with it.
+	unquoted []string
 }
 
 // report adds an error about the key at path.
 func (d *decoder) report(at place, path, format string, args ...any) {
 	d.bad[path] = true
+	for path := parent(path); path != ""; path = parent(path) {
+		d.partly[path] = true
+	}
 	d.add(at, path, format, args...)
 }
 
@@ -123,7 +130,6 @@ func (d *decoder) value(n *node, v reflect.Value, f field, path string) {
 				d.mapping(item, v.Index(i), element(path, i))
 			} else {
 				d.scalar(item, v.Index(i), f, element(path, i))
-				d.bad[path] = d.bad[path] || d.bad[element(path, i)]
 			}
 		}
 	}
@@ -141,6 +147,9 @@ func (d *decoder) scalar(n *node, v reflect.Value, f field, path string) {
 		err = setNumber(n, v, f)
 	default:
 		err = setText(n, v, f)
+		if err == nil && n.kind == number {
+			d.unquoted = append(d.unquoted, path)
+		}
 	}
 	if err != nil {
 		d.report(n.at, path, "%v", err)
@@ -173,12 +182,12 @@ func (n *node) scalarText(what string) (string, error) {
 	}
 }
 
+// mustQuote is what is wrong with text that looks like something else.
+const mustQuote = "the value must be text: put it in quotes"
+
 func setText(n *node, v reflect.Value, f field) error {
-	if n.kind == number || n.kind == other {
-		if _, err := obey(f.tag.Get("rule"), n.text); n.kind == number && err != nil {
-			return err // Quotes alone would not help.
-		}
-		return errors.New("the value must be text: put it in quotes")
+	if n.kind == other || n.kind == number && f.typ == reflect.TypeFor[Secret]() {
+		return errors.New(mustQuote)
 	}
 	s, err := n.scalarText("text")
 	if err != nil {
@@ -187,10 +196,8 @@ func setText(n *node, v reflect.Value, f field) error {
 	if s == "" && f.required() {
 		return errors.New("the value must not be empty")
 	}
-	if s != "" {
-		if s, err = obey(f.tag.Get("rule"), s); err != nil {
-			return err
-		}
+	if spelled, err := route.HostName(s); err == nil && f.tag.Get("host") != "" {
+		s = spelled
 	}
 	if enum := strings.Fields(f.tag.Get("enum")); len(enum) > 0 && !slices.Contains(enum, s) {
 		one := "use " + strings.Join(enum, ", ")
@@ -269,38 +276,4 @@ func setPrefix(n *node, v reflect.Value) error {
 	}
 	v.Set(reflect.ValueOf(prefix))
 	return nil
-}
-
-// obey checks text that is not empty by the rule that a tag names, and returns
-// its one spelling.
-func obey(rule, s string) (string, error) {
-	switch rule {
-	case "name":
-		return s, route.ValidName(s)
-	case "host":
-		return route.HostName(s)
-	case "bind":
-		if strings.HasPrefix(s, ":") {
-			return s, fmt.Errorf("%s has no address: write 0.0.0.0%s to listen on all", quote(s), s)
-		}
-		_, _, err := route.ParseAddress(s, true)
-		return s, err
-	case "address":
-		host, _, err := route.ParseAddress(s, false)
-		if ip, _ := netip.ParseAddr(host); err == nil && ip.Unmap().IsUnspecified() {
-			err = fmt.Errorf("%s is no address that can be connected to: write the backend's own", quote(s))
-		}
-		return s, err
-	case "type":
-		for i, c := range []byte(s) {
-			if letter := 'a' <= c && c <= 'z'; !letter && (i == 0 || c != '_' && c != '-' && (c < '0' || c > '9')) {
-				return s, fmt.Errorf("%s is not a check type: use lower-case letters, digits, '-' and '_'", quote(s))
-			}
-		}
-	case "username":
-		if strings.Contains(s, ":") {
-			return s, errors.New("a user name cannot hold a colon (RFC 7617)")
-		}
-	}
-	return s, nil
 }

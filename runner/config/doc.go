@@ -2,7 +2,7 @@
 // subset, with the environment and flags on top.
 //
 //	file ─▶ tree of values with places ─▶ decode by the schema ─▶ validate ─▶ [File]
-//	              ▲           ▲                (tags of File)
+//	              ▲           ▲                (tags of File)     (by the runner)
 //	         environment    flags
 //
 // [File] is the schema: its fields and their tags are the only list of keys.
@@ -10,6 +10,13 @@
 // and reference. Values from the environment and from flags are put into that
 // same tree before it is decoded, so they are checked by the same code, and
 // every value knows where it came from.
+//
+// What a value may be, and what values have to do with each other, is not decided
+// here but by the runner, for every program that embeds it: what
+// [runner.Config.Validate] finds wrong is given its place. The schema decides what
+// the runner cannot see any more: keys, types, what must be set, and what 0 and
+// nothing mean in a file. Only here are password files, and keys that do not fit
+// the type of a check.
 //
 // # Errors
 //
@@ -35,6 +42,6 @@
 //
 // It opens nothing but the configuration and the password files named in it,
 // looks up no name, and does not ask whether a bind is free. It keeps no state:
-// everything may be called from any goroutine. It does not know which checks a
-// program links; the program tells it.
+// everything may be called from any goroutine. Which checks a program links, the
+// program tells it.
 package config

@@ -14,10 +14,10 @@ import (
 //	required  it must be set, or have a default, and must not be empty
 //	enum      the values it may have; for numbers and durations min and max
 //	later     values, or on a blank field keys, that this version lacks
-//	rule      what obey in decode.go checks
+//	host      it is the name of a host, which has one spelling
 //	for       the check types that the key is for
 type File struct {
-	Name      string     `key:"name" rule:"name" doc:"the router's name; the machine's name if it is not set"`
+	Name      string     `key:"name" doc:"the router's name; the machine's name if it is not set"`
 	Listeners []Listener `key:"listeners" required:"true"`
 	Hosts     []Host     `key:"hosts" required:"true"`
 	State     string     `key:"state" doc:"directory for what must outlive a restart: traffic switch, pins, last active and epoch; empty: nothing is kept"`
@@ -34,10 +34,10 @@ type File struct {
 
 // Listener is one address that clients come in by.
 type Listener struct {
-	Name           string         `key:"name" rule:"name" required:"true" doc:"the listener's name"`
-	Bind           string         `key:"bind" rule:"bind" required:"true" doc:"host:port to listen on; port 0 is any free one"`
+	Name           string         `key:"name" required:"true" doc:"the listener's name"`
+	Bind           string         `key:"bind" required:"true" doc:"host:port to listen on; port 0 is any free one"`
 	Protocol       string         `key:"protocol" enum:"tcp" later:"tls http https" default:"tcp" doc:"what clients speak"`
-	Host           string         `key:"host" rule:"host" required:"true" doc:"the host it serves"`
+	Host           string         `key:"host" host:"true" required:"true" doc:"the host it serves"`
 	ProxyProtocol  string         `key:"proxy_protocol" enum:"off v1 v2 any" default:"off" doc:"PROXY header to expect from trusted_proxies"`
 	TrustedProxies []netip.Prefix `key:"trusted_proxies" doc:"whose PROXY header is believed"`
 	MaxSessions    int            `key:"max_sessions" min:"0" default:"0" doc:"the most sessions at once; 0: what file descriptors allow"`
@@ -46,14 +46,14 @@ type Listener struct {
 
 // Host is what clients ask for, and who serves it.
 type Host struct {
-	Name             string        `key:"name" rule:"host" required:"true" doc:"the host's name"`
+	Name             string        `key:"name" host:"true" required:"true" doc:"the host's name"`
 	Policy           string        `key:"policy" enum:"active" later:"balance" default:"active" doc:"how the backends are used"`
 	Elect            string        `key:"elect" enum:"sticky lowest highest" default:"sticky" doc:"who becomes the active backend"`
 	Hold             time.Duration `key:"hold" default:"0s" doc:"how long a new client may wait for an active backend; 0: it is refused at once"`
-	HoldMax          int           `key:"hold_max" min:"0" default:"1000" doc:"how many clients may wait at once"`
+	HoldMax          int           `key:"hold_max" min:"1" default:"1000" doc:"how many clients may wait at once"`
 	DialTimeout      time.Duration `key:"dial_timeout" min:"1ms" default:"1s" doc:"how long connecting to a backend may take"`
 	IdleTimeout      time.Duration `key:"idle_timeout" default:"0s" doc:"longest silence of a session; 0: no limit"`
-	HalfCloseTimeout time.Duration `key:"half_close_timeout" default:"30s" doc:"longest silence once one direction has ended; 0: no limit"`
+	HalfCloseTimeout time.Duration `key:"half_close_timeout" min:"1ms" default:"30s" doc:"longest silence once one direction has ended"`
 	SendProxy        string        `key:"send_proxy" enum:"off v1 v2" default:"off" doc:"PROXY header sent to backends"`
 	// Check is nil for a host that is not probed.
 	Check    *Check    `key:"check"`
@@ -63,7 +63,7 @@ type Host struct {
 
 // Check says how the backends of a host are probed.
 type Check struct {
-	Type         string        `key:"type" rule:"type" required:"true" doc:"http, tcp, exec, or a type that the program links"`
+	Type         string        `key:"type" required:"true" doc:"http, tcp, exec, or a type that the program links"`
 	Port         int           `key:"port" min:"1" max:"65535" doc:"port to probe; the backend's own if it is not set"`
 	Path         string        `key:"path" for:"http" default:"/api/v1/status" doc:"what to GET (http)"`
 	Interval     time.Duration `key:"interval" min:"1ms" default:"200ms" doc:"from the start of one probe to the start of the next"`
@@ -81,16 +81,16 @@ type Check struct {
 
 // Backend is an address that can serve a host.
 type Backend struct {
-	Name      string   `key:"name" rule:"name" required:"true" doc:"the backend's name"`
-	Address   string   `key:"address" rule:"address" required:"true" doc:"host:port to connect to"`
+	Name      string   `key:"name" required:"true" doc:"the backend's name"`
+	Address   string   `key:"address" required:"true" doc:"host:port to connect to"`
 	CheckPort int      `key:"check_port" min:"1" max:"65535" doc:"port to probe; overrides check.port"`
 	_         struct{} `later:"weight"`
 }
 
 // API is where operators are listened to.
 type API struct {
-	Bind     string `key:"bind" rule:"bind" required:"true" default:"127.0.0.1:9090" doc:"host:port of API, metrics and dashboard"`
-	Username string `key:"username" rule:"username" doc:"user name to ask for; empty: no authentication, and only a loopback bind"`
+	Bind     string `key:"bind" required:"true" default:"127.0.0.1:9090" doc:"host:port of API, metrics and dashboard"`
+	Username string `key:"username" doc:"user name to ask for; empty: no authentication, and only a loopback bind"`
 	// Password is what PasswordFile holds, if that is set.
 	Password     Secret `key:"password" doc:"password to ask for"`
 	PasswordFile string `key:"password_file" doc:"file that holds the password; relative to the working directory"`
@@ -98,7 +98,7 @@ type API struct {
 
 // Health is the extra listener for health checks.
 type Health struct {
-	Bind string `key:"bind" rule:"bind" doc:"host:port that answers 200 while ready and 503 otherwise; empty: none"`
+	Bind string `key:"bind" doc:"host:port that answers 200 while ready and 503 otherwise; empty: none"`
 }
 
 // Shutdown says how a router stops.

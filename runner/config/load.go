@@ -10,6 +10,8 @@ import (
 	"reflect"
 	"strings"
 	"syscall"
+
+	"switchboard/monitor/check"
 )
 
 // MaxSize is the largest configuration that is read, in bytes.
@@ -33,8 +35,9 @@ type Source struct {
 	Allow []string
 	// Flags are values by the path of their key: "api.bind", "hosts[0].name".
 	Flags map[string]string
-	// Checks are the check types that the program links; nil accepts every one.
-	Checks []string
+	// Checks are the builders that the program links beside the built-in http, tcp
+	// and exec, as in [runner.Config].
+	Checks map[string]check.Builder
 }
 
 // Load reads a configuration, fills in the defaults and validates it. It opens
@@ -45,7 +48,7 @@ type Source struct {
 // member by member and grow by an index that is their length; lists of single
 // values are written with commas and replaced whole.
 func Load(source Source) (*File, error) {
-	d := &decoder{at: make(map[string]place), bad: make(map[string]bool)}
+	d := &decoder{at: make(map[string]place), bad: make(map[string]bool), partly: make(map[string]bool)}
 	root := source.tree(&d.problems)
 	if root == nil {
 		return nil, d.err()
@@ -59,18 +62,12 @@ func Load(source Source) (*File, error) {
 	}
 	file := new(File)
 	d.mapping(root, reflect.ValueOf(file).Elem(), "")
-	v := &validator{decoder: d, file: file, checks: source.Checks}
-	v.validate()
+	v := &validator{decoder: d, file: file}
+	v.validate(source.Checks)
 	if err := d.err(); err != nil {
 		return nil, err
 	}
 	return file, nil
-}
-
-// Unlinked is the sentence about a check type that nobody has linked into the
-// program.
-func Unlinked(checkType string) string {
-	return fmt.Sprintf("check type %q is not linked into this program: add switchboard/monitor/check/%s", checkType, checkType)
 }
 
 // tree reads and parses the file. It returns nil if it has reported why it

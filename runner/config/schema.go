@@ -158,6 +158,9 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
+// parent is the path of what the key or element at path is in.
+func parent(path string) string { return path[:max(0, strings.LastIndexAny(path, ".["))] }
+
 func element(path string, index int) string { return path + "[" + strconv.Itoa(index) + "]" }
 
 // find finds the key that an environment variable without its prefix stands
