@@ -33,6 +33,9 @@ func Exec(spec Spec, target Target) (Checker, error) {
 	if len(spec.Command) == 0 || spec.Command[0] == "" {
 		return nil, errors.New("exec check: the command is missing: list the program and its arguments")
 	}
+	if spec.TLS.Enabled {
+		return nil, errors.New("exec check: the command talks to the server, so TLS is its business: remove tls")
+	}
 	path := os.Getenv("PATH")
 	if path == "" {
 		path = searchPath

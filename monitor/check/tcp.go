@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -11,6 +12,9 @@ import (
 func TCP(spec Spec, target Target) (Checker, error) {
 	if err := need(target); err != nil {
 		return nil, fmt.Errorf("tcp check: %w", err)
+	}
+	if spec.TLS.Enabled {
+		return nil, errors.New("tcp check: it only connects, so there is no TLS to talk: remove tls")
 	}
 	return tcpChecker{target}, nil
 }

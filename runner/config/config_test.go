@@ -257,7 +257,12 @@ var _ = DescribeTable("a wrong line in the example", func(old, replacement strin
 	Entry("a weight", "db-1, address", "db-1, weight: 2, address",
 		`f.yaml:33:22: hosts[0].backends[1].weight: key "weight" is not supported by this version`),
 	Entry("a check's database", "      fall: 2", "      database: x",
-		`f.yaml:26:7: hosts[0].check.database: key "database" is not supported by this version`),
+		`f.yaml:26:17: hosts[0].check.database: this key is not for a check of type http but for postgres, mysql, galera: remove it`),
+	Entry("a truth that is none", "      fall: 2", "      donors: yes", `f.yaml:26:15: hosts[0].check.donors: the value must be true or false`),
+	Entry("a truth in quotes", "      fall: 2", `      donors: "true"`, `f.yaml:26:15: hosts[0].check.donors: the value must be true or false`),
+	Entry("a text that looks like a truth", "      fall: 2", "      database: true", `f.yaml:26:17: hosts[0].check.database: the value must be text: put it in quotes`),
+	Entry("a number that is a truth", "      fall: 2", "      fall: true", `f.yaml:26:13: hosts[0].check.fall: the value has the wrong type: write a number`),
+	Entry("a wrong key of tls", "      fall: 2", "      tls: {enable: true}", `f.yaml:26:13: hosts[0].check.tls.enable: unknown key "enable": did you mean "enabled"?`),
 	// Kinds.
 	Entry("a number for text", "router-1 ", "1 ", `f.yaml:1:7: name: the value must be text: put it in quotes`),
 	Entry("a boolean for text", "router-1 ", "true ", `f.yaml:1:7: name: the value must be text: put it in quotes`),
@@ -741,7 +746,7 @@ api: {bind: "127.0.0.1:2", username: a, password: ""}
 			}
 			paths[k.Path], variables[k.Env] = true, true
 		}
-		Expect(paths).To(HaveLen(41))
+		Expect(paths).To(HaveLen(47))
 		Expect(flags).To(HaveKey("api-password-file"))
 		Expect(flags).NotTo(HaveKey("api-password"))
 		Expect(variables).To(HaveKey("SWITCHBOARD_HOSTS_N_BACKENDS_N_CHECK_PORT"))
@@ -814,6 +819,8 @@ func flatten(file *config.File) map[string]string {
 					walk(v.Field(i), strings.TrimPrefix(path+"."+key, "."))
 				}
 			}
+		case reflect.Bool:
+			values[path] = strconv.FormatBool(v.Bool())
 		case reflect.Int:
 			// No port is a key that is not set: 0 cannot be written.
 			if !v.IsZero() || !strings.HasSuffix(path, "port") {

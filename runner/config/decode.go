@@ -135,7 +135,7 @@ func (d *decoder) value(n *node, v reflect.Value, f field, path string) {
 	}
 }
 
-// scalar decodes text, a number, a duration or a prefix.
+// scalar decodes text, a number, a truth, a duration or a prefix.
 func (d *decoder) scalar(n *node, v reflect.Value, f field, path string) {
 	var err error
 	switch v.Interface().(type) {
@@ -145,6 +145,8 @@ func (d *decoder) scalar(n *node, v reflect.Value, f field, path string) {
 		err = setPrefix(n, v)
 	case int:
 		err = setNumber(n, v, f)
+	case bool:
+		err = setTruth(n, v)
 	default:
 		err = setText(n, v, f)
 		if err == nil && n.kind == number {
@@ -175,7 +177,7 @@ func (n *node) scalarText(what string) (string, error) {
 	switch n.kind {
 	case text, number, words:
 		return n.text, nil
-	case other:
+	case truth, other:
 		return "", errors.New("the value has the wrong type: write " + what)
 	default:
 		return "", errors.New(n.wants(what))
@@ -186,7 +188,7 @@ func (n *node) scalarText(what string) (string, error) {
 const mustQuote = "the value must be text: put it in quotes"
 
 func setText(n *node, v reflect.Value, f field) error {
-	if n.kind == other || n.kind == number && f.typ == reflect.TypeFor[Secret]() {
+	if n.kind == other || n.kind == truth || n.kind == number && f.typ == reflect.TypeFor[Secret]() {
 		return errors.New(mustQuote)
 	}
 	s, err := n.scalarText("text")
@@ -231,6 +233,16 @@ func setNumber(n *node, v reflect.Value, f field) error {
 	}
 	v.SetInt(int64(i))
 	return nil
+}
+
+func setTruth(n *node, v reflect.Value) error {
+	if n.kind == words || n.kind == truth {
+		if yes := n.text == "true"; yes || n.text == "false" {
+			v.SetBool(yes)
+			return nil
+		}
+	}
+	return errors.New("the value must be true or false")
 }
 
 func setDuration(n *node, v reflect.Value, f field) error {

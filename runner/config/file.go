@@ -72,11 +72,21 @@ type Check struct {
 	Rise         int           `key:"rise" min:"1" default:"2" doc:"successes in a row that make a backend healthy"`
 	Username     string        `key:"username" for:"mysql galera postgres redis" doc:"whom to log in as (mysql, galera, postgres, redis)"`
 	PasswordFile string        `key:"password_file" for:"mysql galera postgres redis" doc:"file that holds the password; relative to the working directory"`
+	Database     string        `key:"database" for:"postgres mysql galera" doc:"database to log in to (postgres, mysql, galera); the server's usual one if it is not set"`
+	TLS          TLS           `key:"tls" for:"http mysql galera postgres"`
+	Standby      bool          `key:"standby" for:"postgres" default:"false" doc:"a standby is what is wanted, for a port that only reads (postgres)"`
+	Donors       bool          `key:"donors" for:"galera" default:"false" doc:"a node that gives its state to another one counts as healthy (galera)"`
 	Command      []string      `key:"command" for:"exec" doc:"program and arguments (exec)"`
-	_            struct{}      `later:"database tls"`
 
 	// Password is what PasswordFile holds.
 	Password Secret
+}
+
+// TLS says how a check talks TLS to its server.
+type TLS struct {
+	Enabled    bool   `key:"enabled" default:"false" doc:"probes talk TLS (http, mysql, galera, postgres)"`
+	CA         string `key:"ca" doc:"PEM file of whom the server's certificate must descend from; the system's authorities if it is not set"`
+	ServerName string `key:"server_name" doc:"whom the certificate must name; the host of the backend's address if it is not set"`
 }
 
 // Backend is an address that can serve a host.

@@ -38,7 +38,9 @@ func (h Host) runner() runner.Host {
 	if c := h.Check; c != nil {
 		r.Check = &check.Spec{
 			Type: c.Type, Port: c.Port, Path: c.Path, Interval: c.Interval, Timeout: c.Timeout, Fall: c.Fall, Rise: c.Rise,
-			Username: c.Username, Password: string(c.Password), Command: c.Command,
+			Username: c.Username, Password: string(c.Password), Database: c.Database, Standby: c.Standby, Donors: c.Donors,
+			TLS:     check.TLS{Enabled: c.TLS.Enabled, CA: c.TLS.CA, ServerName: c.TLS.ServerName},
+			Command: c.Command,
 		}
 	}
 	for _, b := range h.Backends {

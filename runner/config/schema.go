@@ -126,6 +126,8 @@ func (f field) typeName() string {
 		return "list"
 	case f.typ.Kind() == reflect.Int:
 		return "number"
+	case f.typ.Kind() == reflect.Bool:
+		return "true | false"
 	default:
 		return "text"
 	}

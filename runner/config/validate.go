@@ -103,7 +103,7 @@ func (v *validator) check(c *Check, path string) {
 	for _, f := range fieldsOf(reflect.TypeFor[Check]()) {
 		types, key := strings.Fields(f.tag.Get("for")), join(path, f.key)
 		_, set := v.at[key]
-		if known(c.Type) && set && len(types) > 0 && !slices.Contains(types, c.Type) && reflect.ValueOf(*c).Field(f.index).Len() > 0 {
+		if known(c.Type) && set && len(types) > 0 && !slices.Contains(types, c.Type) && says(reflect.ValueOf(*c).Field(f.index)) {
 			v.add(v.place(key), key, "this key is not for a check of type %s but for %s: remove it", c.Type, strings.Join(types, ", "))
 		}
 	}
@@ -111,6 +111,11 @@ func (v *validator) check(c *Check, path string) {
 		c.Path = ""
 	}
 	v.passwordFile(path, c.PasswordFile, &c.Password)
+}
+
+// says tells whether a value says anything: an empty text or list does not.
+func says(v reflect.Value) bool {
+	return !v.IsZero() && (v.Kind() != reflect.Slice || v.Len() > 0)
 }
 
 // passwordFile reads the password of the mapping at path, if a file has it.

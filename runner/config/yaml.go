@@ -43,7 +43,8 @@ const (
 	text   // a string
 	number // an integer
 	empty  // null, in words or by leaving the value out
-	other  // a boolean or a fraction, which no key is
+	truth  // true or false
+	other  // a fraction, which no key is
 	words  // from the environment or a flag: what it is, the key decides
 )
 
@@ -223,6 +224,8 @@ func (p yamlParser) node(n ast.Node) *node {
 		result.kind, result.text = text, n.Value.Value
 	case *ast.IntegerNode:
 		result.kind, result.text = number, n.Token.Value
+	case *ast.BoolNode:
+		result.kind, result.text = truth, n.Token.Value
 	case *ast.NullNode:
 		result.kind = empty
 	default:

@@ -29,6 +29,8 @@ func New(spec check.Spec, target check.Target) (check.Checker, error) {
 		return nil, errors.New("redis check: the target has no way to dial")
 	case spec.Username != "" && spec.Password == "":
 		return nil, errors.New("redis check: there is a username but no password")
+	case spec.TLS.Enabled:
+		return nil, errors.New("redis check: it does not talk TLS: remove tls")
 	}
 	return &checker{target: target, username: spec.Username, password: spec.Password}, nil
 }
