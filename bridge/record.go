@@ -1,7 +1,6 @@
 package bridge
 
 import (
-	"context"
 	"errors"
 	"time"
 
@@ -146,13 +145,4 @@ func reasonOf(o relay.Outcome) Reason {
 	default:
 		return reasonFor(o.Err)
 	}
-}
-
-// stopped turns the end of a loop's or a caller's context into the error that a
-// command returns.
-func stopped(ctx context.Context) error {
-	if errors.Is(context.Cause(ctx), errShutdown) {
-		return ErrStopped
-	}
-	return context.Cause(ctx)
 }
