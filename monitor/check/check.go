@@ -91,7 +91,7 @@ type Spec struct {
 	// Database is the one to log in to, where a server wants one named; "": the
 	// server's default.
 	Database string
-	// TLS is how to talk to the server, for checks that log in.
+	// TLS is how to talk to the server, for the http check and those that log in.
 	TLS TLS
 	// Standby is the postgres check's: a standby is what is wanted, not a primary.
 	Standby bool

@@ -14,18 +14,24 @@
 // a slow moment's ([Failed]) has to repeat itself before anybody is cut off.
 // Which is which:
 //
-//	check   Healthy                      Unhealthy                 Failed
-//	http    200, "healthy": true if      503; "healthy": false;    every other status, a redirect,
-//	        the body is JSON             refused on the own port   bad JSON, timeout, reset
-//	tcp     connected                    refused on the own port   timeout, reset
-//	exec    exit status 0                exit status 1             any other, a signal, timeout
-//	redis   master                       replica, sentinel,        not logged in, bad answer,
-//	                                     loading                   timeout, reset
+//	check     Healthy                      Unhealthy                 Failed
+//	http      200, "healthy": true if      503; "healthy": false;    every other status, a redirect,
+//	          the body is JSON             refused on the own port   bad JSON, timeout, reset
+//	tcp       connected                    refused on the own port   timeout, reset
+//	exec      exit status 0                exit status 1             any other, a signal, timeout
+//	redis     master                       replica, sentinel,        not logged in, bad answer,
+//	                                       loading                   timeout, reset
+//	mysql     read_only and                one of them on,           not logged in, bad answer,
+//	          super_read_only off          Galera not ready          bad certificate, timeout
+//	galera    synced, Primary, ready,      not so; behind a peer's   no Galera; and as for mysql
+//	          writable                     view of the cluster
+//	postgres  the wanted role              the other one, starting,  not logged in, bad answer,
+//	                                       stopping                  bad certificate, timeout
 //
 // # Who may call what
 //
 // A Builder may be called from any goroutine. A Checker belongs to the one
 // goroutine that calls Check; only Hint, which a checker calls, is for any
-// goroutine. Nothing here keeps state between two backends or writes a
-// log: a Result says it all.
+// goroutine. Nothing writes a log: a Result says it all. The galera check's builder
+// keeps what its checkers have seen; no other keeps state between two backends.
 package check

@@ -3,10 +3,16 @@ package check_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -167,6 +173,89 @@ var _ = Describe("HTTP", func() {
 		Entry("a URL", "http://other/", `must begin with "/"`),
 		Entry("a fragment", "/status#top", "not the path"),
 		Entry("a bad escape", "/%zz", "not the path"),
+	)
+
+	Context("when the endpoint speaks https", func() {
+		var (
+			server *httptest.Server
+			ca     string // a file
+			target check.Target
+		)
+		BeforeEach(func() {
+			server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				_, _ = io.WriteString(w, `{"healthy":true}`)
+			}))
+			server.Config.ErrorLog = log.New(GinkgoWriter, "", 0)
+			server.StartTLS()
+			DeferCleanup(server.Close)
+			target = aim(server.Listener.Addr().String())
+			ca = filepath.Join(GinkgoT().TempDir(), "ca.pem")
+			text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+			Expect(os.WriteFile(ca, text, 0o600)).To(Succeed())
+		})
+
+		DescribeTable("believes only the certificate it was told of",
+			func(change func(*check.TLS), verdict check.Verdict, detail string) {
+				secure := galera
+				secure.TLS = check.TLS{Enabled: true, CA: ca}
+				change(&secure.TLS)
+				result := probe(check.HTTP, secure, target, 5*time.Second)
+				Expect(result.Verdict).To(Equal(verdict), result.Detail)
+				Expect(result.Detail).To(ContainSubstring(detail))
+			},
+			Entry("of the backend's address", func(*check.TLS) {}, check.Healthy, "healthy: true"),
+			Entry("of a name", func(t *check.TLS) { t.ServerName = "example.com" }, check.Healthy, "healthy: true"),
+			Entry("not of another name", func(t *check.TLS) { t.ServerName = "other.test" }, check.Failed, "not other.test"),
+			Entry("not of another CA", func(t *check.TLS) { t.CA = "" }, check.Failed, "unknown authority"),
+		)
+
+		It("takes a TLS configuration from a program before that of the spec", func() {
+			options := check.HTTPOptions{TLS: &tls.Config{RootCAs: server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}}
+			Expect(probe(options.Build, galera, target, 5*time.Second).Verdict).To(Equal(check.Healthy))
+			Expect(options.TLS.ServerName).To(BeEmpty(), "the caller's own was changed")
+			options.TLS = &tls.Config{RootCAs: x509.NewCertPool()}
+			Expect(probe(options.Build, galera, target, 5*time.Second).Verdict).To(Equal(check.Failed))
+		})
+
+		It("never speaks plain HTTP instead", func() {
+			var asked atomic.Int64
+			plain := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
+			DeferCleanup(plain.Close)
+			secure := galera
+			secure.TLS = check.TLS{Enabled: true, CA: ca}
+			result := probe(check.HTTP, secure, aim(plain.Listener.Addr().String()), 5*time.Second)
+			Expect(result.Verdict).To(Equal(check.Failed))
+			Expect(asked.Load()).To(BeZero())
+		})
+
+		It("refuses a CA that it cannot read", func() {
+			secure := galera
+			secure.TLS = check.TLS{Enabled: true, CA: ca + ".missing"}
+			_, err := check.HTTP(secure, target)
+			Expect(err).To(MatchError(And(HavePrefix("http check: reading the CA: "), ContainSubstring("no such file"))))
+			Expect(os.WriteFile(ca, []byte("no PEM"), 0o600)).To(Succeed())
+			secure.TLS.CA = ca
+			_, err = check.HTTP(secure, target)
+			Expect(err).To(MatchError(ContainSubstring("no PEM certificate")))
+		})
+	})
+
+	DescribeTable("takes nothing but the status JSON if it is told so",
+		func(answer string, verdict check.Verdict, index any) {
+			result := probe(check.HTTPOptions{StatusOnly: true}.Build, galera, aim(serve(replyTo(answer))), time.Second)
+			Expect(result.Verdict).To(Equal(verdict), result.Detail)
+			if index == nil {
+				Expect(result.Index).To(BeNil())
+			} else {
+				Expect(result.Index).To(HaveValue(Equal(index)))
+			}
+		},
+		Entry("healthy with its index", ok(json, `{"healthy":true,"wsrep_local_index":2}`), check.Healthy, 2),
+		Entry("healthy without an index", ok("text/plain", `{"healthy":true}`), check.Healthy, 0),
+		Entry("plain OK", ok("text/plain", "OK\n"), check.Failed, nil),
+		Entry("an empty 200", ok("text/plain", ""), check.Failed, nil),
+		Entry("no healthy", ok("text/plain", `{"wsrep_local_index":2}`), check.Failed, nil),
+		Entry("503", "HTTP/1.1 503 No\r\nConnection: close\r\n\r\n", check.Unhealthy, nil),
 	)
 
 	It("keeps no descriptor over 2,000 checks (M17)", func() {

@@ -28,8 +28,11 @@ func Watch(conn net.Conn, hint func(detail string)) (stop func() (intact bool)) 
 	if below, ok := conn.(syscall.Conn); ok {
 		raw, _ = below.SyscallConn()
 	}
-	if raw == nil || conn.SetReadDeadline(time.Time{}) != nil {
+	if raw == nil {
 		return func() bool { return true }
+	}
+	if conn.SetReadDeadline(time.Time{}) != nil {
+		return func() bool { return false }
 	}
 	w := &watch{conn: conn, raw: raw, hint: hint, stopped: make(chan struct{})}
 	go w.run()
@@ -42,8 +45,10 @@ type watch struct {
 	hint func(detail string)
 	// stopped is closed when run has returned.
 	stopped chan struct{}
-	// seen is what has come, "" if nothing has. It is run's until stopped is closed.
+	// seen is what has come, "" if nothing has. It is run's until stopped is closed,
+	// and then stop's, which looks a last time.
 	seen string
+	over bool
 }
 
 func (w *watch) run() {
@@ -76,8 +81,16 @@ func (w *watch) peek(fd uintptr) (done bool) {
 }
 
 func (w *watch) stop() bool {
+	if w.over {
+		return w.seen == ""
+	}
+	w.over = true
 	_ = w.conn.SetReadDeadline(aLongTimeAgo)
 	<-w.stopped
 	_ = w.conn.SetReadDeadline(time.Time{})
+	if w.seen == "" {
+		// What came in the last moment. Nobody needs a hint of it any more.
+		_ = w.raw.Control(func(fd uintptr) { w.peek(fd) })
+	}
 	return w.seen == ""
 }

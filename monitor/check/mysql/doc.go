@@ -27,8 +27,9 @@
 //     the same one, up to 10 s: a server that hangs sees one connect, not one a
 //     probe.
 //   - After a handshake that had to be broken off on this side, as for a
-//     certificate that cannot be trusted, the server is left alone for 10 s;
-//     probes meanwhile say why.
+//     certificate that cannot be trusted, the server is left alone for 30 s;
+//     probes meanwhile say why. What is broken off is still counted there: a
+//     router that is configured so for an hour is shut out.
 //   - A refused password is a handshake that was finished, and is tried again with
 //     each probe.
 //

@@ -59,8 +59,10 @@ func (c *Conn) answered(said *gomysql.MySQLError) check.Result {
 		return failed("it lets nobody in from this address: create the check's user for it")
 	case 1129: // ER_HOST_IS_BLOCKED
 		return failed("it has blocked this address for broken connects: run FLUSH HOSTS there and look for who breaks them off")
-	case 1040, 1203, 1226: // ER_CON_COUNT_ERROR, ER_TOO_MANY_USER_CONNECTIONS, ER_USER_LIMIT_REACHED
-		return failed("it has no connection left for the check: raise max_connections, or the user's limit")
+	case 1040: // ER_CON_COUNT_ERROR
+		return failed("it has no connection left: raise max_connections, or find out who has them all")
+	case 1203, 1226: // ER_TOO_MANY_USER_CONNECTIONS, ER_USER_LIMIT_REACHED
+		return failed("the user has reached a limit of its own: " + check.Line(said.Message))
 	case 1049: // ER_BAD_DB_ERROR
 		return failed(fmt.Sprintf("it has no database %q: correct the check's database", c.spec.Database))
 	case 1044: // ER_DBACCESS_DENIED_ERROR

@@ -38,7 +38,7 @@ const password = "correct-horse"
 func users() []string {
 	return []string{
 		"CREATE USER IF NOT EXISTS probe@'%' IDENTIFIED BY '" + password + "'",
-		"CREATE USER IF NOT EXISTS limited@'%' IDENTIFIED BY '" + password + "' WITH MAX_USER_CONNECTIONS 1",
+		"CREATE USER IF NOT EXISTS limited@'%' IDENTIFIED BY '" + password + "' WITH MAX_QUERIES_PER_HOUR 3",
 		"CREATE USER IF NOT EXISTS locked@'%' IDENTIFIED BY '" + password + "' ACCOUNT LOCK",
 		"CREATE USER IF NOT EXISTS expired@'%' IDENTIFIED BY '" + password + "' PASSWORD EXPIRE",
 		"CREATE DATABASE IF NOT EXISTS shop",
@@ -57,8 +57,11 @@ func (s *server) start() {
 	GinkgoHelper()
 	s.signals, s.ended = make(chan os.Signal, 2), make(chan error, 1)
 	ready := make(chan struct{})
-	signals, ended := s.signals, s.ended
-	go func() { ended <- s.Run(signals, ready) }()
+	signals, ended, gone := s.signals, s.ended, make(chan struct{})
+	go func() {
+		defer close(gone)
+		ended <- s.Run(signals, ready)
+	}()
 	select {
 	case <-ready:
 	case err := <-ended:
@@ -67,11 +70,10 @@ func (s *server) start() {
 		Fail("it is not ready")
 	}
 	DeferCleanup(func() {
-		if s.PID() != 0 {
-			signals <- os.Interrupt
-			signals <- os.Kill
-			Eventually(s.PID).WithTimeout(10 * time.Second).Should(BeZero())
-		}
+		// One that was killed hears neither.
+		signals <- os.Interrupt
+		signals <- os.Kill
+		Eventually(gone).WithTimeout(10 * time.Second).Should(BeClosed())
 	})
 }
 

@@ -2,8 +2,10 @@ package mysql_test
 
 import (
 	"context"
+	"io"
 	"net"
 	"path/filepath"
+	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -30,7 +32,7 @@ var _ = Describe("the mysql check", func() {
 
 		BeforeAll(func() {
 			spec.Need("mariadbd", "mariadb-server")
-			db = &server{MariaDB: servers.MariaDB{Dir: GinkgoT().TempDir(), Init: users()}}
+			db = &server{MariaDB: servers.MariaDB{Dir: GinkgoT().TempDir(), Init: users(), Config: []string{"skip_ssl"}}}
 			db.start()
 		})
 
@@ -119,12 +121,30 @@ var _ = Describe("the mysql check", func() {
 		})
 
 		It("says what to do when the server has no connection left", func() {
+			db.query("SET GLOBAL max_connections=10")
+			DeferCleanup(func() { db.query("SET GLOBAL max_connections=100") })
+			for range 10 {
+				Expect(build(probe(), aim(db.Addr())).ask()).To(Equal(healthy))
+			}
+			Expect(build(probe(), aim(db.Addr())).ask()).To(Equal(check.Result{
+				Verdict: check.Failed, Detail: "it has no connection left: raise max_connections, or find out who has them all",
+			}))
+		})
+
+		It("says which limit of its own the user has reached, and keeps the connection", func() {
 			with := probe()
 			with.Username = "limited"
-			Expect(build(with, aim(db.Addr())).ask()).To(Equal(healthy))
-			Expect(build(with, aim(db.Addr())).ask()).To(Equal(check.Result{
-				Verdict: check.Failed, Detail: "it has no connection left for the check: raise max_connections, or the user's limit",
-			}))
+			t := aim(db.Addr())
+			c := build(with, t)
+			for range 3 {
+				Expect(c.ask()).To(Equal(healthy))
+			}
+			for range 3 {
+				result := c.ask()
+				Expect(result.Verdict).To(Equal(check.Failed))
+				Expect(result.Detail).To(And(HavePrefix("the user has reached a limit of its own: "), ContainSubstring("max_queries_per_hour")))
+			}
+			Expect(t.dials.Load()).To(BeEquivalentTo(1))
 		})
 
 		It("says what to do when the server does not offer TLS, and does not try again with each probe", func() {
@@ -132,12 +152,14 @@ var _ = Describe("the mysql check", func() {
 			with.TLS.Enabled = true
 			t := aim(db.Addr())
 			c := build(with, t)
+			aborted := db.status("Aborted_connects")
 			for range 3 {
 				Expect(c.ask()).To(Equal(check.Result{
 					Verdict: check.Failed, Detail: "the server does not offer TLS: set it up there, or turn off the check's tls",
 				}))
 			}
 			Expect(t.dials.Load()).To(BeEquivalentTo(1))
+			Eventually(func() int { return db.status("Aborted_connects") }).Should(Equal(aborted + 1))
 		})
 
 		It("hints when its connection is killed, and asks on a new one", func() {
@@ -187,7 +209,7 @@ var _ = Describe("the mysql check", func() {
 		BeforeEach(func() {
 			spec.Need("mariadbd", "mariadb-server")
 			spec.CheckLeaks()
-			db = &server{MariaDB: servers.MariaDB{Dir: GinkgoT().TempDir(), Init: users()}}
+			db = &server{MariaDB: servers.MariaDB{Dir: GinkgoT().TempDir(), Init: users(), Config: []string{"skip_ssl"}}}
 			db.start()
 		})
 
@@ -291,6 +313,133 @@ var _ = Describe("the mysql check", func() {
 			Expect(err).To(MatchError(ContainSubstring("has no PEM certificate")))
 		})
 	})
+
+	// Here the server keeps count of this address, as it does not of 127.0.0.1.
+	Context("with a real MariaDB that blocks after 5 broken connects", Ordered, func() {
+		var (
+			ca *authority
+			db *server
+		)
+
+		// aimFrom dials from an address that the server counts.
+		aimFrom := func() *target {
+			t := aim(db.Addr())
+			t.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+				t.dials.Add(1)
+				return (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}).DialContext(ctx, network, address)
+			}
+			return t
+		}
+
+		BeforeAll(func() {
+			spec.Need("mariadbd", "mariadb-server")
+			ca = newAuthority()
+			cert, key := ca.issue("db.example", time.Now().Add(time.Hour))
+			db = &server{MariaDB: servers.MariaDB{
+				Init: users(), TLSCert: cert, TLSKey: key,
+				Config: []string{"skip_name_resolve=OFF", "performance_schema=ON", "max_connect_errors=5"},
+			}}
+			db.start()
+			Expect(build(probe(), aimFrom()).ask()).To(Equal(healthy))
+			if db.query("SELECT host_validated FROM performance_schema.host_cache WHERE ip = '127.0.0.2'") != "YES" {
+				Skip("the server cannot find out that 127.0.0.2 has no name, and so does not count")
+			}
+		})
+
+		BeforeEach(spec.CheckLeaks)
+
+		broken := func() string {
+			GinkgoHelper()
+			return db.query("SELECT sum_connect_errors FROM performance_schema.host_cache WHERE ip = '127.0.0.2'")
+		}
+
+		It("does not get blocked while the server hangs", func() {
+			c := build(probe(), aimFrom())
+			db.Pause()
+			DeferCleanup(db.Continue)
+			for range 20 {
+				Expect(c.askWithin(10 * time.Millisecond)).To(Equal(timedOut))
+			}
+			db.Continue()
+			Expect(c.ask()).To(Equal(healthy))
+			Expect(broken()).To(Equal("0"))
+		})
+
+		It("does not get blocked for a wrong password", func() {
+			with := probe()
+			with.Password = "hunter2"
+			c := build(with, aimFrom())
+			for range 20 {
+				Expect(c.ask().Detail).To(HavePrefix("it refuses the username or password"))
+			}
+			Expect(broken()).To(Equal("0"))
+		})
+
+		It("does not get blocked for a certificate that it does not trust", func() {
+			with := probe()
+			with.TLS = check.TLS{Enabled: true, CA: ca.file, ServerName: "other.example"}
+			c := build(with, aimFrom())
+			for range 20 {
+				Expect(c.ask().Detail).To(ContainSubstring("not other.example"))
+			}
+			Expect(broken()).To(Equal("1"))
+		})
+
+		It("says what to do when it is blocked, as bare connects bring about", func() {
+			t := aimFrom()
+			for range 10 {
+				conn, err := t.Dial(context.Background(), "tcp", db.Addr())
+				Expect(err).NotTo(HaveOccurred())
+				conn.Close()
+			}
+			c := build(probe(), t)
+			Eventually(c.ask).Should(Equal(check.Result{
+				Verdict: check.Failed, Detail: "it has blocked this address for broken connects: run FLUSH HOSTS there and look for who breaks them off",
+			}))
+			db.query("FLUSH HOSTS")
+			Eventually(c.ask).Should(Equal(healthy))
+		})
+	})
+
+	DescribeTable("fails on what is no MySQL server, and leaves nothing behind",
+		func(greeting, detail string) {
+			spec.CheckLeaks()
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			Expect(err).NotTo(HaveOccurred())
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				conn, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				defer conn.Close()
+				if _, err := io.WriteString(conn, greeting); err != nil {
+					return
+				}
+				_ = conn.(*net.TCPConn).CloseWrite()
+				_, _ = io.Copy(io.Discard, conn)
+			}()
+			DeferCleanup(func() {
+				Expect(listener.Close()).To(Succeed())
+				Eventually(done).Should(BeClosed())
+			})
+			c := build(probe(), aim(listener.Addr().String()))
+			result := c.ask()
+			Expect(result.Verdict).To(Equal(check.Failed))
+			Expect(result.Detail).To(ContainSubstring(detail))
+			c.close()
+		},
+		Entry("one that says nothing", "", "the connection ended before the answer did"),
+		Entry("one that stops in the middle", "\x4a\x00\x00\x00\x0a10.11", "the connection ended before the answer did"),
+		Entry("one that speaks SSH", "SSH-2.0-OpenSSH_9.2\r\n", "not what a MySQL server says"),
+		Entry("one that promises more than is read", "\xff\xff\xff\x00"+strings.Repeat("x", 70000), "not what a MySQL server says"),
+		Entry("an older protocol", "\x05\x00\x00\x00\x09aaa\x00", "unsupported protocol version 9"),
+		Entry("an empty packet", "\x00\x00\x00\x00", "not what a MySQL server says"),
+		Entry("a packet that is too short", "\x02\x00\x00\x00\x0a\x00", "not what a MySQL server says"),
+		Entry("an error that is too short", "\x01\x00\x00\x00\xff", "not what a MySQL server says"),
+		Entry("an error of the server's", "\x0b\x00\x00\x00\xff\x10\x04#08004no", "it has no connection left"),
+	)
 
 	It("ends a dial with its probe", func() {
 		t := aim("127.0.0.1:1")
