@@ -40,6 +40,27 @@ var _ = Describe("ValidName", func() {
 	)
 })
 
+var _ = Describe("ValidBackendName", func() {
+	DescribeTable("accepts",
+		func(name string) { Expect(route.ValidBackendName(name)).To(Succeed()) },
+		Entry(nil, "db-0"),
+		Entry("as BOSH names instances", "mysql/0f3ba1a8-5b1f-4c0a-9d3e-0d7c2f5c1c11"),
+		Entry(nil, "a/b/c"),
+	)
+
+	DescribeTable("refuses",
+		func(name, text string) {
+			Expect(route.ValidBackendName(name)).To(MatchError(ContainSubstring(text)))
+		},
+		Entry("nothing", "", "must not be empty"),
+		Entry("a slash first", "/db", "between two parts"),
+		Entry("a slash last", "db/", "between two parts"),
+		Entry("two slashes", "db//0", "between two parts"),
+		Entry("what no name has", "mysql/a b", `"mysql/a b" is not a name`),
+		Entry("one longer than the greatest length", "a/"+strings.Repeat("a", route.MaxName-1), "at most 253"),
+	)
+})
+
 var _ = Describe("ParseAddress", func() {
 	DescribeTable("accepts",
 		func(address, host string, port int) {

@@ -1,12 +1,13 @@
 // Command switchboard runs the daemons of this project.
 //
 //	args, environment ─▶ run ─▶ cobra ─▶ router        one router, from a file
+//	                                  ├▶ compat        Cloud Foundry's switchboard, see runner/compat
 //	                                  ├▶ dev           a whole cluster to try
 //	                                  │   └▶ demo-backend, three times, as children
 //	                                  └▶ version, completion, help
 //
 // This is the floor where everything is wired: flags and signals, which checks
-// are linked (http, tcp and exec are the runner's own; redis comes from here), and
+// are linked (http, tcp and exec are the runner's own; those that need a driver come from here), and
 // what is logged where to. Keys, their flags and their variables come from
 // runner/config; no key is listed here a second time.
 //
@@ -18,7 +19,8 @@
 //
 // 0 is a clean end, 1 a failure while starting or running, 2 a wrong command line
 // or configuration. Whoever fails has said why on stderr, once: the router in its
-// log, everything else in plain lines.
+// log, everything else in plain lines. compat has the codes of the original: 1 is
+// no configuration, 2 everything that fails; its log is on stdout.
 //
 // # Signals
 //

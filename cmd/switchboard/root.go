@@ -27,6 +27,11 @@ const (
 // errFailed ends a command that has already said why.
 var errFailed = errors.New("failed")
 
+// exit ends a command that has already said why with a code of its own.
+type exit int
+
+func (e exit) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
 // invalid is a wrong configuration: lines that need no introduction.
 type invalid struct{ error }
 
@@ -47,12 +52,17 @@ func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer, 
 	root.SetOut(out)
 	root.SetErr(errs)
 	command, err := root.ExecuteContextC(ctx)
-	var wrong invalid
+	var (
+		wrong invalid
+		code  exit
+	)
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.Is(err, errFailed):
 		return exitFailure
+	case errors.As(err, &code):
+		return int(code)
 	case errors.As(err, &wrong):
 		fmt.Fprintln(errs, wrong)
 		return exitUsage
@@ -81,7 +91,7 @@ severed, so no client is ever left on the wrong node.`,
 	}
 	root.SetVersionTemplate("switchboard {{.Version}}\n")
 	root.SetFlagErrorFunc(suggestFlag)
-	root.AddCommand(p.router(), p.dev(), p.version(), p.keys(), p.demoBackend())
+	root.AddCommand(p.router(), p.dev(), p.compat(), p.version(), p.keys(), p.demoBackend())
 	root.SetUsageTemplate(root.UsageTemplate() + exitCodes)
 	return root
 }

@@ -15,6 +15,9 @@ import (
 	"github.com/spf13/pflag"
 
 	"switchboard/monitor/check"
+	"switchboard/monitor/check/galera"
+	"switchboard/monitor/check/mysql"
+	"switchboard/monitor/check/postgres"
 	"switchboard/monitor/check/redis"
 	"switchboard/runner"
 	"switchboard/runner/config"
@@ -34,7 +37,7 @@ func foreign() []string {
 
 // linked are the checks that this program adds to those of every router.
 func linked() map[string]check.Builder {
-	return map[string]check.Builder{"redis": redis.New}
+	return map[string]check.Builder{"galera": galera.New(), "mysql": mysql.New, "postgres": postgres.New, "redis": redis.New}
 }
 
 func (p *program) router() *cobra.Command {

@@ -3,6 +3,7 @@ package process
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -31,6 +32,9 @@ type HTTP struct {
 	Bind string
 	// Listener is used instead of Bind if it is not nil; Run closes it.
 	Listener net.Listener
+	// TLS serves HTTP/1.1 over TLS with this configuration, which has a certificate;
+	// nil: plain HTTP.
+	TLS *tls.Config
 	// Handler serves the requests.
 	Handler http.Handler
 	// MaxConns is how many connections are open at once, 0: 32, since a router keeps
@@ -87,7 +91,12 @@ func (h *HTTP) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
 	server := h.server(base)
 	// One slot, so that Serve can leave; it is always received.
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(limit(listener, h.maxConns())) }()
+	accepting := limit(listener, h.maxConns())
+	if h.TLS != nil {
+		// Outside of the limit: net/http bounds the handshake of a *tls.Conn only.
+		accepting = tls.NewListener(accepting, h.TLS)
+	}
+	go func() { served <- server.Serve(accepting) }()
 	close(ready)
 
 	select {

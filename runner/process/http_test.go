@@ -3,12 +3,14 @@ package process_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -82,6 +84,32 @@ var _ = Describe("HTTP", func() {
 		Eventually(p.Wait()).Should(Receive(BeNil()))
 		_, err := net.Dial("tcp", server.Addr().String())
 		Expect(err).To(MatchError(syscall.ECONNREFUSED))
+	})
+
+	It("serves TLS, and nothing else, where it has a certificate", func() {
+		// httptest is only asked for its certificate.
+		certified := httptest.NewTLSServer(hello)
+		DeferCleanup(certified.Close)
+		server.TLS = &tls.Config{Certificates: certified.TLS.Certificates}
+		server.MaxConns, server.ReadHeaderTimeout = 1, 100*time.Millisecond
+		p := serve()
+		// It never begins its handshake, and has the only slot.
+		silent := dial()
+		answer, err := certified.Client().Get("https://" + server.Addr().String())
+		Expect(err).NotTo(HaveOccurred())
+		Expect(io.ReadAll(answer.Body)).To(BeEquivalentTo("hello"))
+		Expect(answer.Body.Close()).To(Succeed())
+		certified.Client().CloseIdleConnections()
+		Expect(silent.SetReadDeadline(time.Now().Add(time.Second))).To(Succeed())
+		_, err = silent.Read(make([]byte, 1))
+		Expect(err).To(MatchError(io.EOF))
+
+		plain, err := client.Get(url())
+		Expect(err).NotTo(HaveOccurred())
+		Expect(plain.Body.Close()).To(Succeed())
+		Expect(plain.StatusCode).To(Equal(http.StatusBadRequest))
+		p.Signal(os.Interrupt)
+		Eventually(p.Wait()).Should(Receive(BeNil()))
 	})
 
 	It("serves on a listener it is given", func() {
