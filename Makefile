@@ -49,7 +49,10 @@ bench: ## Measure against HAProxy and nginx
 # What the specs and the race detector need beside Go.
 .PHONY: tools
 tools: ## Install what the specs need (Debian, as root), or say what is missing
-	@$(call need,gcc:gcc git:git redis-server:redis-server ip:iproute2 /usr/include/stdlib.h:libc6-dev)
+	@$(call need,gcc:gcc /usr/include/stdlib.h:libc6-dev git:git ip:iproute2 rsync:rsync \
+		redis-server:redis-server redis-benchmark:redis-tools \
+		mariadbd:mariadb-server mariadb:mariadb-client /usr/lib/galera/libgalera_smm.so:galera-4 \
+		/usr/lib/postgresql/*/bin/initdb:postgresql psql:postgresql-client)
 
 # need looks for program:package and /file:package pairs. As root it installs the packages that
 # are missing. Otherwise it says which those are: specs that need them are then
@@ -59,7 +62,7 @@ define need
 missing() { \
 	for pair in $(1); do \
 		program="$${pair%%:*}"; \
-		case "$$program" in /*) [ -e "$$program" ];; *) command -v "$$program" >/dev/null;; esac || printf '%s ' "$${pair##*:}"; \
+		case "$$program" in /*) compgen -G "$$program" >/dev/null;; *) command -v "$$program" >/dev/null;; esac || printf '%s ' "$${pair##*:}"; \
 	done; \
 }; \
 command -v go >/dev/null || { echo "go is not installed; see go.mod for the version"; exit 1; }; \
