@@ -350,9 +350,7 @@ var _ = Describe("Session", func() {
 		header := spec.ReadLine(client) // the echo of the PROXY header
 		client.Write([]byte("12345\n"))
 		Expect(spec.ReadLine(client)).To(Equal("12345"))
-		sessions := r.bridge.Sessions()
-		Expect(sessions).To(HaveLen(1))
-		Expect(sessions[0].ToClient).To(BeEquivalentTo(len("a\n") + len(header) + 1 + 6))
+		Eventually(r.bridge.Sessions).Should(ConsistOf(HaveField("ToClient", BeEquivalentTo(len("a\n")+len(header)+1+6))))
 		client.Close()
 		Eventually(r.reasons).Should(HaveLen(1))
 		r.mu.Lock()
