@@ -140,21 +140,7 @@ func (b *Bridge) EndSession(id string) error {
 // in every host.
 func (b *Bridge) SetTraffic(ctx context.Context, change TrafficChange) (TrafficAnswer, error) {
 	c := bridgeCommand{change: change, answer: make(chan TrafficAnswer, 1)}
-	select {
-	case b.commands <- c:
-	case <-b.stopped:
-		return TrafficAnswer{}, ErrStopped
-	case <-ctx.Done():
-		return TrafficAnswer{}, context.Cause(ctx)
-	}
-	select {
-	case answer := <-c.answer:
-		return answer, nil
-	case <-b.stopped:
-		return TrafficAnswer{}, ErrStopped
-	case <-ctx.Done():
-		return TrafficAnswer{}, context.Cause(ctx)
-	}
+	return ask(ctx, b.commands, c, c.answer, b.stopped)
 }
 
 // Run runs the hosts until a signal has come and their sessions have ended or

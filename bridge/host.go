@@ -207,20 +207,26 @@ func (h *Host) AwaitEpoch(ctx context.Context, epoch uint64) (severed int, err e
 
 func (h *Host) ask(ctx context.Context, c hostCommand) (hostAnswer, error) {
 	c.answer = make(chan hostAnswer, 1)
+	return ask(ctx, h.commands, c, c.answer, h.stopping.Done())
+}
+
+// ask gives a command to the loop that owns the state, and returns its answer. It
+// gives up when ctx ends or the loop has stopped.
+func ask[C, A any](ctx context.Context, commands chan<- C, command C, answers <-chan A, stopped <-chan struct{}) (answer A, err error) {
 	select {
-	case h.commands <- c:
-	case <-h.stopping.Done():
-		return hostAnswer{}, ErrStopped
+	case commands <- command:
+	case <-stopped:
+		return answer, ErrStopped
 	case <-ctx.Done():
-		return hostAnswer{}, context.Cause(ctx)
+		return answer, context.Cause(ctx)
 	}
 	select {
-	case answer := <-c.answer:
+	case answer = <-answers:
 		return answer, nil
-	case <-h.stopping.Done():
-		return hostAnswer{}, ErrStopped
+	case <-stopped:
+		return answer, ErrStopped
 	case <-ctx.Done():
-		return hostAnswer{}, context.Cause(ctx)
+		return answer, context.Cause(ctx)
 	}
 }
 
