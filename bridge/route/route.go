@@ -15,16 +15,26 @@ type Backend struct {
 	Name string `json:"name"`
 	// Address is host:port as [ParseAddress] accepts it.
 	Address string `json:"address"`
-	// Weight is the share of new sessions under a policy that chooses; 0 is
-	// read as 1.
+	// Weight is its part of the new sessions under [Balance], from 0 to [MaxWeight];
+	// 0 is none: the backend is drained. [NewBackend] gives 1.
 	Weight int `json:"weight"`
+}
+
+// NewBackend is a backend of weight 1, which is what a backend has whose weight
+// nobody speaks of.
+func NewBackend(name, address string) Backend {
+	return Backend{Name: name, Address: address, Weight: 1}
 }
 
 // Policy is how a host uses its backends.
 type Policy string
 
-// Active sends every session to one backend at a time.
-const Active Policy = "active"
+const (
+	// Active sends every session to one backend at a time.
+	Active Policy = "active"
+	// Balance chooses a backend for each session; see [Choose].
+	Balance Policy = "balance"
+)
 
 // MaxName is the longest name, in bytes, that [ValidName] accepts: that of a
 // DNS name (RFC 1035, section 2.3.4).

@@ -1,0 +1,151 @@
+package route
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+)
+
+// Table says which host a name is. It is immutable, so it may be used by
+// everybody at once, and one that replaces it shares all that did not change. Nil
+// is an empty table.
+type Table struct {
+	options Options
+	exact   set
+	// wild has the hosts whose name begins with "*.", by what follows.
+	wild set
+	any  *Host
+}
+
+// Options say how a table is asked.
+type Options struct {
+	// Depth is how many labels a wildcard may stand for; 0 is 1. With 1, *.example.com
+	// is asked for a.example.com and not for b.a.example.com; with 2 for both, after
+	// *.a.example.com.
+	Depth int
+}
+
+// NewTable makes a table of hosts, whose names are different. It returns all that is
+// wrong with them at once. The table keeps the hosts: do not change them.
+func NewTable(o Options, hosts ...*Host) (*Table, error) {
+	if o.Depth < 0 {
+		return nil, fmt.Errorf("a depth is 1 or more, not %d", o.Depth)
+	}
+	t := &Table{options: Options{Depth: max(o.Depth, 1)}}
+	return t.With(hosts, nil)
+}
+
+// With returns a table in which put are added, or stand for those of the same name, after
+// the hosts named drop were taken out; one that is not there is no error. It
+// returns all that is wrong with put at once. t remains as it is.
+func (t *Table) With(put []*Host, drop []string) (*Table, error) {
+	if t == nil {
+		t = &Table{options: Options{Depth: 1}}
+	}
+	var errs []error
+	seen := make(map[string]struct{}, len(put))
+	for _, h := range put {
+		if err := h.validate(); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if _, twice := seen[h.Name]; twice {
+			errs = append(errs, fmt.Errorf("two hosts are named %q", h.Name))
+		}
+		seen[h.Name] = struct{}{}
+	}
+	if errs != nil {
+		return nil, errors.Join(errs...)
+	}
+	next := *t
+	exact, wild := next.exact.edit(), next.wild.edit()
+	for _, name := range drop {
+		if name == CatchAll {
+			next.any = nil
+		} else if suffix, ok := strings.CutPrefix(name, "*."); ok {
+			wild.drop(suffix)
+		} else {
+			exact.drop(name)
+		}
+	}
+	for _, h := range put {
+		if h.Name == CatchAll {
+			next.any = h
+		} else if suffix, ok := strings.CutPrefix(h.Name, "*."); ok {
+			wild.put(suffix, h)
+		} else {
+			exact.put(h.Name, h)
+		}
+	}
+	next.exact, next.wild = exact.done(), wild.done()
+	return &next, nil
+}
+
+// Lookup returns the host that name is, nil if none: the exact one, else the
+// wildcard with the most labels, else the catch-all. The name is as [Key] made it.
+// An IP address is no name with labels, so no wildcard stands for it.
+func (t *Table) Lookup(name []byte) *Host {
+	if t == nil {
+		return nil
+	}
+	if h := t.exact.get(name); h != nil {
+		return h
+	}
+	if t.wild.len() == 0 || literal(name) {
+		return t.any
+	}
+	suffix := name
+	for range t.options.Depth {
+		at := bytes.IndexByte(suffix, '.')
+		if at < 0 {
+			break
+		}
+		suffix = suffix[at+1:]
+		if h := t.wild.get(suffix); h != nil {
+			return h
+		}
+	}
+	return t.any
+}
+
+// LookupString is [Table.Lookup] for a string.
+func (t *Table) LookupString(name string) *Host { return t.Lookup([]byte(name)) }
+
+// Get returns the host whose own name is name, wildcards and the catch-all being
+// names like others here; nil if there is none.
+func (t *Table) Get(name string) *Host {
+	if t == nil {
+		return nil
+	}
+	if name == CatchAll {
+		return t.any
+	}
+	if suffix, ok := strings.CutPrefix(name, "*."); ok {
+		return t.wild.get([]byte(suffix))
+	}
+	return t.exact.get([]byte(name))
+}
+
+// Len is how many hosts there are.
+func (t *Table) Len() int {
+	if t == nil {
+		return 0
+	}
+	n := t.exact.len() + t.wild.len()
+	if t.any != nil {
+		n++
+	}
+	return n
+}
+
+// All are the hosts, in no order.
+func (t *Table) All() iter.Seq[*Host] {
+	return func(yield func(*Host) bool) {
+		if t == nil || !t.exact.all(yield) || !t.wild.all(yield) || t.any == nil {
+			return
+		}
+		yield(t.any)
+	}
+}
