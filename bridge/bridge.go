@@ -22,8 +22,10 @@ type Options struct {
 	// Resolve turns a backend's address into the IP addresses to dial, in order;
 	// nil dials the address as it is.
 	Resolve func(ctx context.Context, address string) ([]string, error)
-	// Hosts are those that listeners can be bound to.
+	// Hosts are those that listeners can be bound to, and that clients can ask for.
 	Hosts []HostOptions
+	// WildcardDepth is how many levels "*.suffix" stands for; 0: one.
+	WildcardDepth int
 	// Traffic is the router's own flag to start with.
 	Traffic Traffic
 	// Drain is how long Run lets open sessions end by themselves after the first
@@ -49,6 +51,8 @@ type Bridge struct {
 	shared   *shared
 	hosts    map[string]*Host
 	ordered  []*Host
+	table    *route.Table
+	fronts   []Front
 	traffic  feed.Feed[Traffic]
 	commands chan bridgeCommand
 	stopped  chan struct{}
@@ -92,16 +96,16 @@ func New(o Options) (*Bridge, error) {
 		commands: make(chan bridgeCommand),
 		stopped:  make(chan struct{}),
 	}
+	routes := make([]*route.Host, 0, len(o.Hosts))
 	for _, ho := range o.Hosts {
-		if err := route.ValidName(ho.Name); err != nil {
-			return nil, fmt.Errorf("naming a host: %w", err)
-		}
-		if b.hosts[ho.Name] != nil {
-			return nil, fmt.Errorf("naming a host: %q is there twice", ho.Name)
-		}
 		h := newHost(ho, b.shared, o.Traffic)
 		b.hosts[ho.Name] = h
 		b.ordered = append(b.ordered, h)
+		routes = append(routes, &route.Host{Name: ho.Name, Policy: h.options.Policy, Choose: h.options.Choose, StickyBy: ho.StickyBy})
+	}
+	var err error
+	if b.table, err = route.NewTable(route.Options{Depth: o.WildcardDepth}, routes...); err != nil {
+		return nil, fmt.Errorf("naming the hosts: %w", err)
 	}
 	o.Traffic.Host = ""
 	b.traffic.Put(o.Traffic)
@@ -110,6 +114,22 @@ func New(o Options) (*Bridge, error) {
 
 // Host returns the host of that name, nil if there is none.
 func (b *Bridge) Host(name string) *Host { return b.hosts[name] }
+
+// Lookup returns the host that a client asks for by name, nil if there is none.
+// key is as [route.Key] makes it.
+func (b *Bridge) Lookup(key []byte) *Host {
+	r := b.table.Lookup(key)
+	if r == nil {
+		return nil
+	}
+	return b.hosts[r.Name]
+}
+
+// Attach makes f stop with the bridge. It is called before Run.
+func (b *Bridge) Attach(f Front) { b.fronts = append(b.fronts, f) }
+
+// Engine is the engine that relays.
+func (b *Bridge) Engine() relay.Engine { return b.shared.engine }
 
 // Traffic is the feed of the router's own flag.
 func (b *Bridge) Traffic() *feed.Feed[Traffic] { return &b.traffic }
@@ -155,6 +175,7 @@ func (b *Bridge) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
 		hosts.Go(func() { h.run(stop, following, b.options.Traffic) })
 		<-following
 	}
+	defer b.finish()
 	defer hosts.Wait()
 	defer close(stop)
 	defer close(b.stopped)
@@ -173,6 +194,7 @@ func (b *Bridge) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
 		case <-l.timer.C():
 			l.drained()
 		case <-signals:
+			b.shut()
 			if emptied != nil || b.options.Drain <= 0 || b.shared.open.Load() == 0 {
 				return nil
 			}
@@ -186,6 +208,18 @@ func (b *Bridge) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
 		case <-expired:
 			return nil
 		}
+	}
+}
+
+func (b *Bridge) shut() {
+	for _, f := range b.fronts {
+		f.Shut()
+	}
+}
+
+func (b *Bridge) finish() {
+	for _, f := range b.fronts {
+		f.Finish()
 	}
 }
 

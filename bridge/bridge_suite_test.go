@@ -79,14 +79,14 @@ func startRig(options rigOptions) *rig {
 	go func() { r.ended <- b.Run(r.signals, ready) }()
 	Eventually(ready).Should(BeClosed())
 	DeferCleanup(r.stop)
-	r.addr = startListener(r.host, options.listener).Addr().String()
+	r.addr = startListener(r, options.listener).Addr().String()
 	return r
 }
 
-// startListener runs a listener for host until the spec ends.
-func startListener(host *bridge.Host, change func(*bridge.ListenerOptions)) *bridge.Listener {
+// startListener runs a listener for the rig's host until the spec ends.
+func startListener(r *rig, change func(*bridge.ListenerOptions)) *bridge.Listener {
 	GinkgoHelper()
-	o := bridge.ListenerOptions{Name: "front", Bind: "127.0.0.1:0", Host: host}
+	o := bridge.ListenerOptions{Name: "front", Bind: "127.0.0.1:0", To: r.host, Listen: r.bridge.Engine().Listen}
 	if change != nil {
 		change(&o)
 	}

@@ -126,16 +126,30 @@ type Counts struct {
 	Parked int `json:"parked"`
 }
 
+// Protocol says what kind of session one is.
+type Protocol string
+
+// The kinds of sessions.
+const (
+	// TCP is a connection, TLS that is passed through included.
+	TCP Protocol = "tcp"
+	// HTTP is a request in flight.
+	HTTP Protocol = "http"
+	// WebSocket is a connection that was upgraded.
+	WebSocket Protocol = "websocket"
+)
+
 // SessionInfo describes one open session.
 type SessionInfo struct {
 	ID       string
+	Protocol Protocol
 	Host     string
 	Listener string
 	Backend  string
 	// Client is the client's address: what PROXY said, if it was believed.
 	Client string
 	Since  time.Time
-	// ToBackend and ToClient are bytes so far.
+	// ToBackend and ToClient are bytes so far; 0 for a request in flight.
 	ToBackend, ToClient int64
 }
 
@@ -156,6 +170,9 @@ var (
 	ErrUnknownBackend = errors.New("the host has no such backend")
 	ErrUnknownSession = errors.New("there is no such session, or it has ended")
 	ErrUnhealthy      = errors.New("the backend is not healthy; pin it if you want the host to wait for it")
+	ErrNoChoice       = errors.New("the host has one active backend at a time, so there are no weights: switch it, or pin it")
+	ErrWeight         = errors.New("a weight is a number from 0 to 65535")
+	ErrBalance        = errors.New("the host uses all its backends: there is none to switch or pin; set weights")
 	ErrPinned         = errors.New("the host is pinned to another backend; unpin it first, or pin this one")
 	// ErrNotDurable wraps what storing said: the change is in force, but a restart
 	// would forget it.

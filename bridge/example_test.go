@@ -43,7 +43,7 @@ func Example() {
 		return
 	}
 	host := b.Host("db.main")
-	listener := bridge.NewListener(bridge.ListenerOptions{Name: "mysql", Bind: "127.0.0.1:0", Host: host})
+	listener := bridge.NewListener(bridge.ListenerOptions{Name: "mysql", Bind: "127.0.0.1:0", To: host, Listen: engine.Listen})
 	for _, run := range []func(<-chan os.Signal, chan<- struct{}) error{b.Run, listener.Run} {
 		stop, ready, ended := make(chan os.Signal, 1), make(chan struct{}), make(chan error, 1)
 		go func() { ended <- run(stop, ready) }()

@@ -2,7 +2,9 @@ package bridge
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -12,6 +14,7 @@ import (
 	"switchboard/bridge/clock"
 	"switchboard/bridge/feed"
 	"switchboard/bridge/relay"
+	"switchboard/bridge/route"
 )
 
 // Defaults of [HostOptions].
@@ -23,11 +26,24 @@ const (
 
 // HostOptions describe one host to [New].
 type HostOptions struct {
-	// Name is the host's, unique in the router.
+	// Name is the host's, unique in the router: a host name, or for clients that ask
+	// by name also "*.suffix" or "*", see [route.Host].
 	Name string
+	// Policy is how the host uses its backends; "": route.Active.
+	Policy route.Policy
 	// Active carries NEW_ACTIVE_BACKEND, newest wins. The bridge only receives.
-	// When it is closed the last one stays in force.
+	// When it is closed the last one stays in force. Required under route.Active.
 	Active <-chan Active
+	// Cluster carries which backends are healthy, newest wins, likewise. Required
+	// under route.Balance, where each healthy backend has a term of its own.
+	Cluster <-chan Cluster
+	// Choose is how one of them is chosen under route.Balance; "": route.Random. A
+	// sticky choice goes by StickyBy; a TCP client has nothing but its address.
+	Choose   route.Choose
+	StickyBy route.StickyBy
+	// Weights are what an operator has set, by backend name: they go before the
+	// backends' own.
+	Weights map[string]int
 	// Backends are the names of the host's backends, for its counts.
 	Backends []string
 	// Hold is how long a new client may wait for an active backend, 0: it is
@@ -63,11 +79,7 @@ type Host struct {
 	dialing chan struct{}
 	fins    burst
 
-	serving sync.WaitGroup
-	// entering guards serving.Add against serving.Wait: it is held for reading
-	// while a connection enters, never across anything that waits.
-	entering sync.RWMutex
-	left     bool
+	lobby lobby
 }
 
 // maxDialing is how many dials a host has in flight at once. After a failover
@@ -99,6 +111,8 @@ type hostCommand struct {
 	traffic TrafficChange
 	router  bool
 	cause   error
+	// weights replaces what an operator has set, if it is not nil.
+	weights map[string]int
 	// answer has one slot, so that the loop never waits for the asker.
 	answer chan hostAnswer
 }
@@ -109,6 +123,12 @@ type hostAnswer struct {
 }
 
 func newHost(o HostOptions, s *shared, router Traffic) *Host {
+	if o.Policy == "" {
+		o.Policy = route.Active
+	}
+	if o.Policy == route.Balance && o.Choose == "" {
+		o.Choose = route.Random
+	}
 	if o.DialTimeout == 0 {
 		o.DialTimeout = DefaultDialTimeout
 	}
@@ -142,16 +162,33 @@ func (h *Host) Name() string { return h.name }
 // Traffic is the feed of the host's own flag.
 func (h *Host) Traffic() *feed.Feed[Traffic] { return &h.traffic }
 
-// Counts reads how many sessions there are now. They are all of one term, so they
-// are the size of its set.
+// Policy returns how the host uses its backends.
+func (h *Host) Policy() route.Policy { return h.options.Policy }
+
+// StickyBy returns what a sticky choice goes by, and false if it is not sticky.
+func (h *Host) StickyBy() (route.StickyBy, bool) {
+	return h.options.StickyBy, h.balances() && h.options.Choose == route.Sticky
+}
+
+// SendProxy returns the PROXY header that backends are announced clients by.
+func (h *Host) SendProxy() ProxyVersion { return h.options.SendProxy }
+
+func (h *Host) balances() bool { return h.options.Policy == route.Balance }
+
+// Weights returns the weights in force by backend name; nil under route.Active.
+func (h *Host) Weights() map[string]int { return h.admission.Load().weights }
+
+// Counts reads how many sessions there are now, requests in flight among them.
+// They are what is in the terms' sets.
 func (h *Host) Counts() Counts {
 	c := Counts{Host: h.name, Backends: make(map[string]int, len(h.options.Backends)), Parked: int(h.parked.Load())}
 	for _, name := range h.options.Backends {
 		c.Backends[name] = 0
 	}
-	if t := h.admission.Load().term; t != nil {
-		c.Sessions = t.set.Len()
-		c.Backends[t.active.Backend.Name] = c.Sessions
+	for _, t := range h.admission.Load().all() {
+		n := t.sessions()
+		c.Sessions += n
+		c.Backends[t.backend.Name] += n
 	}
 	return c
 }
@@ -159,21 +196,28 @@ func (h *Host) Counts() Counts {
 // Sessions lists the open sessions.
 func (h *Host) Sessions() []SessionInfo {
 	var infos []SessionInfo
-	if t := h.admission.Load().term; t != nil {
+	for _, t := range h.admission.Load().all() {
 		for _, s := range t.set.Sessions() {
 			infos = append(infos, s.Tag().(*session).info(s))
 		}
+		t.claims.each(func(c *Claim) bool {
+			infos = append(infos, c.info())
+			return true
+		})
 	}
 	return infos
 }
 
 // endSession severs the session of that ID, if it is one of the host's.
 func (h *Host) endSession(id string) bool {
-	if t := h.admission.Load().term; t != nil {
+	for _, t := range h.admission.Load().all() {
 		for _, s := range t.set.Sessions() {
 			if s.Tag().(*session).record.ID == id {
 				return s.End(errKilled) == nil
 			}
+		}
+		if t.claims.kill(id) {
+			return true
 		}
 	}
 	return false
@@ -184,6 +228,29 @@ func (h *Host) endSession(id string) bool {
 func (h *Host) SetTraffic(ctx context.Context, change TrafficChange) (TrafficAnswer, error) {
 	answer, err := h.ask(ctx, hostCommand{traffic: change})
 	return TrafficAnswer{Traffic: answer.traffic, Severed: answer.severed}, err
+}
+
+// SetWeights replaces the weights that an operator has set, by backend name, and
+// is answered when new sessions are chosen by them. Nobody is severed. Weight 0
+// leaves a backend out. It fails under route.Active, and for backends the host
+// does not have.
+func (h *Host) SetWeights(ctx context.Context, weights map[string]int) error {
+	if !h.balances() {
+		return ErrNoChoice
+	}
+	for name, weight := range weights {
+		if !slices.Contains(h.options.Backends, name) {
+			return fmt.Errorf("%w: %q", ErrUnknownBackend, name)
+		}
+		if weight < 0 || weight > route.MaxWeight {
+			return fmt.Errorf("%w: that of %q is %d", ErrWeight, name, weight)
+		}
+	}
+	if weights == nil {
+		weights = map[string]int{}
+	}
+	_, err := h.ask(ctx, hostCommand{weights: maps.Clone(weights)})
+	return err
 }
 
 // AwaitEpoch returns when the host serves under that epoch or a later one, and how
@@ -242,11 +309,16 @@ func (h *Host) admit(next *admission) {
 // commands until stop is closed. Then it severs what is left and returns when
 // nothing of the host is running. It is ready at once.
 func (h *Host) run(stop <-chan struct{}, ready chan<- struct{}, router Traffic) {
-	l := &loop{Host: h, own: h.options.Traffic, router: router}
+	l := &loop{Host: h, own: h.options.Traffic, router: router, weights: h.options.Weights}
 	l.timer = h.shared.clock.NewTimer(time.Hour)
 	l.timer.Stop()
 	defer l.timer.Stop()
-	active := h.options.Active
+	active, cluster := h.options.Active, h.options.Cluster
+	if h.balances() {
+		active = nil
+	} else {
+		cluster = nil
+	}
 	close(ready)
 	for {
 		select {
@@ -256,6 +328,12 @@ func (h *Host) run(stop <-chan struct{}, ready chan<- struct{}, router Traffic) 
 				continue
 			}
 			l.follow(a)
+		case c, open := <-cluster:
+			if !open {
+				cluster = nil
+				continue
+			}
+			l.regroup(c)
 		case c := <-h.commands:
 			l.obey(c)
 		case <-l.timer.C():
@@ -271,7 +349,13 @@ func (h *Host) run(stop <-chan struct{}, ready chan<- struct{}, router Traffic) 
 type loop struct {
 	*Host
 	active Active
-	term   *term
+	// up are the backends that can be used: at most one under active.
+	up    []route.Backend
+	terms []*term
+	// retired are terms of backends that went down with requests in flight.
+	retired []*term
+	// weights are what an operator has set, known what the cluster says.
+	weights, known map[string]int
 	// own and router are the two flags; traffic is on if both are.
 	own, router Traffic
 	timer       clock.Timer // the end of the host's own drain
@@ -284,16 +368,23 @@ func (l *loop) follow(a Active) {
 	if a.Epoch <= l.active.Epoch {
 		return
 	}
-	l.active = a
-	severed := l.settle(errSevered)
+	l.active, l.up = a, nil
 	backend := ""
 	if a.Backend != nil {
-		backend = a.Backend.Name
+		backend, l.up = a.Backend.Name, []route.Backend{*a.Backend}
 	}
+	severed := l.settle(errSevered)
 	l.shared.log.Info("following the active backend", "host", l.name, "backend", backend, "epoch", a.Epoch, "severed", severed)
 }
 
 func (l *loop) obey(c hostCommand) {
+	if c.weights != nil {
+		l.weights = c.weights
+		l.settle(nil)
+		l.shared.log.Info("weights changed", "host", l.name, "weights", l.weighing())
+		c.answer <- hostAnswer{}
+		return
+	}
 	if c.router {
 		l.router = l.changed(c.traffic)
 		c.answer <- hostAnswer{severed: l.settle(c.cause)}
@@ -332,49 +423,141 @@ func (l *loop) drained() {
 	l.shared.log.Info("drain has run out", "host", l.name, "severed", severed)
 }
 
-// settle makes term and admission what active and the flags say, and returns how
-// many sessions were severed. cause is why, if there were any.
+// regroup begins and ends terms as backends come up and go down.
+func (l *loop) regroup(c Cluster) {
+	up := make([]route.Backend, 0, len(c.Backends))
+	known := make(map[string]int, len(c.Backends))
+	for _, b := range c.Backends {
+		known[b.Name] = b.Weight
+		if b.Verdict && b.Healthy {
+			up = append(up, b.Backend)
+		}
+	}
+	if slices.Equal(up, l.up) && maps.Equal(known, l.known) {
+		return
+	}
+	l.up, l.known = up, known
+	severed := l.settle(errDown)
+	l.shared.log.Info("following the healthy backends", "host", l.name, "backends", len(up), "severed", severed)
+}
+
+// settle makes terms and admission what the backends and the flags say, and
+// returns how many sessions were severed. cause is why, if there were any.
 func (l *loop) settle(cause error) (severed int) {
 	off := l.own.severs() || l.router.severs()
 	draining := !l.own.Enabled || !l.router.Enabled
-	if l.term != nil && (off || l.term.active.Epoch != l.active.Epoch) {
-		severed = l.term.end(cause)
-		l.term = nil
+	severed = l.endTerms(off, cause)
+	for _, t := range l.terms {
+		if draining {
+			t.refuse(errTrafficOff)
+		} else {
+			t.refuse(nil)
+		}
 	}
-	switch {
-	case l.term != nil && draining:
-		l.term.set.Refuse(errTrafficOff)
-	case l.term != nil:
-		l.term.set.Refuse(nil)
-	case !draining && l.active.Backend != nil:
-		l.term = beginTerm(context.Background(), l.active, l.shared.engine.NewSet())
+	if !draining {
+		l.beginTerms()
 	}
 	if n := len(l.reached); l.active.Epoch > 0 && (n == 0 || l.reached[n-1].epoch != l.active.Epoch) {
 		l.reached = append(slices.Clone(l.reached[max(0, n-maxReached+1):]), reached{l.active.Epoch, severed})
 	}
-	next := &admission{term: l.term, reached: l.reached}
+	l.admit(l.admitting(draining))
+	return severed
+}
+
+// endTerms ends those terms that nothing may be served in any more: all of them
+// if off.
+func (l *loop) endTerms(off bool, cause error) (severed int) {
+	kept := make([]*term, 0, len(l.terms))
+	for _, t := range l.terms {
+		switch {
+		case !off && slices.ContainsFunc(l.up, l.serves(t)):
+			kept = append(kept, t)
+		case off || !l.balances():
+			severed += t.end(cause)
+		default:
+			severed += t.retire(cause)
+			l.retired = append(l.retired, t)
+		}
+	}
+	l.terms = kept
+	ended := func(t *term) bool {
+		if off {
+			severed += t.end(cause)
+		}
+		return t.claims.len() == 0
+	}
+	l.retired = slices.DeleteFunc(slices.Clone(l.retired), ended)
+	return severed
+}
+
+// serves tells whether t is a term of a backend, and of this epoch. A backend
+// whose weight alone has changed goes on.
+func (l *loop) serves(t *term) func(route.Backend) bool {
+	return func(b route.Backend) bool {
+		return b.Name == t.backend.Name && b.Address == t.backend.Address && t.epoch == l.active.Epoch
+	}
+}
+
+// beginTerms begins a term for every backend that has none, and puts them in the
+// order of the backends.
+func (l *loop) beginTerms() {
+	terms := make([]*term, 0, len(l.up))
+	for _, b := range l.up {
+		i := slices.IndexFunc(l.terms, func(t *term) bool { return t.backend.Name == b.Name })
+		if i >= 0 {
+			terms = append(terms, l.terms[i])
+			continue
+		}
+		terms = append(terms, beginTerm(b, l.active.Epoch, l.shared.engine.NewSet()))
+	}
+	l.terms = terms
+}
+
+// admitting is the admission that goes with the terms.
+func (l *loop) admitting(draining bool) *admission {
+	next := &admission{terms: l.terms, retired: l.retired, reached: l.reached}
+	usable := len(l.terms) > 0
+	if l.balances() {
+		next.weights = l.weighing()
+		members := make([]route.Member, len(l.terms))
+		usable = false
+		for i, t := range l.terms {
+			members[i] = route.Member{Name: t.backend.Name, Weight: next.weights[t.backend.Name]}
+			usable = usable || members[i].Weight > 0
+		}
+		next.chooser = route.NewChooser(members)
+	}
 	switch {
 	case draining:
 		next.refusal = errTrafficOff
-	case l.term == nil:
+	case !usable:
 		next.refusal = errNoBackend
 	}
-	l.admit(next)
-	return severed
+	return next
+}
+
+// weighing are the weights in force.
+func (l *loop) weighing() map[string]int {
+	weights := make(map[string]int, len(l.known))
+	for name, own := range l.known {
+		weights[name] = own
+		if set, ok := l.weights[name]; ok {
+			weights[name] = set
+		}
+	}
+	return weights
 }
 
 // finish severs what is left and waits until no connection is being served.
 func (l *loop) finish() {
 	h := l.Host
-	h.entering.Lock()
-	h.left = true
-	h.entering.Unlock()
+	h.lobby.close()
 	h.stop(errShutdown)
-	if l.term != nil {
-		severed := l.term.end(errShutdown)
+	l.up = nil
+	if severed := l.endTerms(true, errShutdown); severed > 0 {
 		h.shared.log.Info("host stopped", "host", h.name, "severed", severed)
 	}
-	h.serving.Wait()
+	h.lobby.wait()
 }
 
 // apply returns the flag after the change.
@@ -399,3 +582,43 @@ func (t Traffic) event() Event {
 
 // nextID returns a new session ID.
 func (s *shared) nextID() string { return strconv.FormatUint(s.ids.Add(1), 10) }
+
+// leave tells a bridge that is stopping when the last session has ended.
+func (s *shared) leave() {
+	if s.open.Add(-1) == 0 {
+		select {
+		case s.emptied <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// lobby counts the connections that are being served, until it is closed.
+type lobby struct {
+	serving sync.WaitGroup
+	// entering guards serving.Add against serving.Wait: it is held for reading
+	// while a connection enters, never across anything that waits.
+	entering sync.RWMutex
+	closed   bool
+}
+
+// serve starts a goroutine of that name for a connection, or returns false if the
+// lobby is closed.
+func (l *lobby) serve(connection func()) bool {
+	l.entering.RLock()
+	defer l.entering.RUnlock()
+	if l.closed {
+		return false
+	}
+	l.serving.Go(connection)
+	return true
+}
+
+func (l *lobby) close() {
+	l.entering.Lock()
+	defer l.entering.Unlock()
+	l.closed = true
+}
+
+// wait returns when a closed lobby is empty.
+func (l *lobby) wait() { l.serving.Wait() }

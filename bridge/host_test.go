@@ -375,7 +375,7 @@ var _ = Describe("New", func() {
 		engine := relay.NewPortable(relay.Options{})
 		DeferCleanup(engine.Close)
 		_, err = bridge.New(bridge.Options{Engine: engine, Hosts: []bridge.HostOptions{{Name: "db"}, {Name: "db"}}})
-		Expect(err).To(MatchError(`naming a host: "db" is there twice`))
+		Expect(err).To(MatchError(`naming the hosts: two hosts are named "db"`))
 		_, err = bridge.New(bridge.Options{Engine: engine, Hosts: []bridge.HostOptions{{Name: "d b"}}})
 		Expect(err).To(MatchError(ContainSubstring("is not a name")))
 	})

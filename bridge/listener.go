@@ -15,14 +15,15 @@ import (
 	"switchboard/bridge/relay"
 )
 
-// ListenerOptions describe a listener of protocol tcp to [NewListener].
+// ListenerOptions describe a listener to [NewListener].
 type ListenerOptions struct {
 	Name string
 	// Bind is the address, host:port; port 0 takes any free one.
 	Bind string
-	// Host gets the connections. Required.
-	Host *Host
-	// Listen binds; nil is the engine's own Listen.
+	// To gets the connections: a [Host], or what finds out from their first bytes
+	// which host they are for. Required.
+	To Handler
+	// Listen binds, mostly the engine's own Listen. Required.
 	Listen func(ctx context.Context, address string) (relay.Listener, error)
 	// Proxy says whose PROXY header is believed.
 	Proxy ProxyAccept
@@ -35,7 +36,17 @@ type ListenerOptions struct {
 	Clock clock.Clock
 }
 
-// Listener accepts connections for one host.
+// Handler takes over what a listener has accepted. Its methods are called by the
+// accept loop and must not block. A handler owns the connection, and calls
+// [Inbound.Release] when it has closed it.
+type Handler interface {
+	// Take serves a connection.
+	Take(in *Inbound)
+	// TurnAway refuses one that there is no room for.
+	TurnAway(in *Inbound)
+}
+
+// Listener accepts connections for a handler.
 type Listener struct {
 	options ListenerOptions
 	log     *slog.Logger
@@ -49,9 +60,6 @@ type Listener struct {
 // NewListener makes a listener. It opens nothing.
 func NewListener(o ListenerOptions) *Listener {
 	l := &Listener{options: o, log: o.Log, clock: o.Clock, bound: make(chan struct{})}
-	if l.options.Listen == nil {
-		l.options.Listen = o.Host.shared.engine.Listen
-	}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
@@ -75,7 +83,7 @@ func (l *Listener) Addr() net.Addr {
 }
 
 // Run binds, is ready when the address accepts, and accepts until a signal comes.
-// What was accepted is the host's; Run does not wait for it. A listener that
+// What was accepted is the handler's; Run does not wait for it. A listener that
 // fails on its own is an error.
 func (l *Listener) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
 	inner, err := l.options.Listen(context.Background(), l.options.Bind)
@@ -84,7 +92,7 @@ func (l *Listener) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
 	}
 	l.inner = inner
 	close(l.bound)
-	l.log.Info("listening", "listener", l.options.Name, "address", inner.Addr().String(), "host", l.options.Host.name)
+	l.log.Info("listening", "listener", l.options.Name, "address", inner.Addr().String())
 	ctx, cancel := context.WithCancel(context.Background())
 	failed := make(chan error, 1) // one slot: the accept loop ends once, heard or not
 	var accepting sync.WaitGroup
@@ -135,10 +143,11 @@ func (l *Listener) acceptLoop(ctx context.Context, inner relay.Listener) error {
 	}
 }
 
-// take hands a connection to the host if there is room for it.
+// take hands a connection over if there is room for it.
 func (l *Listener) take(client relay.Conn) {
-	in := &inbound{
+	in := &Inbound{
 		client: client, proxy: l.options.Proxy, listener: l.options.Name, began: l.clock.Now(),
+		source: client.RemoteAddr(), destination: client.LocalAddr(),
 		budgets: [2]*Budget{l.options.Sessions, l.options.Router},
 	}
 	for i, b := range in.budgets {
@@ -152,10 +161,10 @@ func (l *Listener) take(client relay.Conn) {
 		if skipped, ok := l.refused.allow(l.clock.Now()); ok {
 			l.log.Warn("too many sessions, refusing clients", "listener", l.options.Name, "limit", b.limit, "skipped", skipped)
 		}
-		l.options.Host.turnAway(in)
+		l.options.To.TurnAway(in)
 		return
 	}
-	l.options.Host.accept(in)
+	l.options.To.Take(in)
 }
 
 func (l *Listener) wait(ctx context.Context, d time.Duration) {

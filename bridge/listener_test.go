@@ -66,7 +66,7 @@ var _ = Describe("Listener", func() {
 			logger, lines := spec.Logs()
 			clock := spec.NewClock()
 			broken, listen := breaking(failure)
-			l := startListener(r.host, func(o *bridge.ListenerOptions) { o.Listen, o.Log, o.Clock = listen, logger, clock })
+			l := startListener(r, func(o *bridge.ListenerOptions) { o.Listen, o.Log, o.Clock = listen, logger, clock })
 			// 20 waits, the last of them of a second each.
 			for range 20 {
 				Eventually(clock.Waiting).Should(Equal(1))
@@ -93,13 +93,13 @@ var _ = Describe("Listener", func() {
 			}
 			broken.mended.Store(true)
 		}()
-		l := startListener(r.host, func(o *bridge.ListenerOptions) { o.Listen = listen })
+		l := startListener(r, func(o *bridge.ListenerOptions) { o.Listen = listen })
 		Expect(spec.Ask(l.Addr().String())).To(Equal("a"))
 	})
 
 	It("ends with an error when its socket fails", func() {
 		_, listen := breaking(syscall.EINVAL)
-		l := bridge.NewListener(bridge.ListenerOptions{Name: "front", Bind: "127.0.0.1:0", Host: r.host, Listen: listen})
+		l := bridge.NewListener(bridge.ListenerOptions{Name: "front", Bind: "127.0.0.1:0", To: r.host, Listen: listen})
 		err := l.Run(make(chan os.Signal), make(chan struct{}))
 		Expect(err).To(MatchError(syscall.EINVAL))
 		Expect(err).To(MatchError(HavePrefix(`listener "front": accepting: `)))
@@ -107,7 +107,7 @@ var _ = Describe("Listener", func() {
 
 	It("says which address is in use, and what to do", func() {
 		taken := a.Addr()
-		l := bridge.NewListener(bridge.ListenerOptions{Name: "front", Bind: taken, Host: r.host})
+		l := bridge.NewListener(bridge.ListenerOptions{Name: "front", Bind: taken, To: r.host, Listen: r.bridge.Engine().Listen})
 		Expect(l.Addr()).To(BeNil())
 		ready := make(chan struct{})
 		Expect(l.Run(make(chan os.Signal), ready)).To(MatchError(fmt.Sprintf(
@@ -116,7 +116,7 @@ var _ = Describe("Listener", func() {
 	})
 
 	It("refuses those beyond its limit, and takes new ones when others have left", func() {
-		l := startListener(r.host, func(o *bridge.ListenerOptions) { o.Sessions = bridge.NewBudget(2) })
+		l := startListener(r, func(o *bridge.ListenerOptions) { o.Sessions = bridge.NewBudget(2) })
 		one, two := spec.DialFront(l.Addr().String()), spec.DialFront(l.Addr().String())
 		Expect(spec.ReadLine(one)).To(Equal("a"))
 		Expect(spec.ReadLine(two)).To(Equal("a"))
@@ -130,7 +130,7 @@ var _ = Describe("Listener", func() {
 	It("shares a limit with other listeners", func() {
 		shared := bridge.NewBudget(1)
 		limit := func(o *bridge.ListenerOptions) { o.Router = shared }
-		one, two := startListener(r.host, limit), startListener(r.host, limit)
+		one, two := startListener(r, limit), startListener(r, limit)
 		client := spec.DialFront(one.Addr().String())
 		Expect(spec.ReadLine(client)).To(Equal("a"))
 		spec.ExpectReset(spec.DialFront(two.Addr().String()))
@@ -140,7 +140,7 @@ var _ = Describe("Listener", func() {
 	})
 
 	It("gives a refused client's place back", func() {
-		l := startListener(r.host, func(o *bridge.ListenerOptions) { o.Sessions = bridge.NewBudget(1) })
+		l := startListener(r, func(o *bridge.ListenerOptions) { o.Sessions = bridge.NewBudget(1) })
 		r.activate("", "")
 		for range 10 {
 			spec.ExpectReset(spec.DialFront(l.Addr().String()))
@@ -152,7 +152,7 @@ var _ = Describe("Listener", func() {
 	})
 
 	It("serves IPv6 and names its addresses rightly", func() {
-		l := startListener(r.host, func(o *bridge.ListenerOptions) { o.Bind = "[::1]:0" })
+		l := startListener(r, func(o *bridge.ListenerOptions) { o.Bind = "[::1]:0" })
 		client := spec.DialFront(l.Addr().String())
 		Expect(spec.ReadLine(client)).To(Equal("a"))
 		Expect(r.bridge.Sessions()).To(ConsistOf(And(HaveField("Client", client.LocalAddr().String()), HaveField("Client", HavePrefix("[::1]:")))))
@@ -160,7 +160,7 @@ var _ = Describe("Listener", func() {
 
 	It("can be closed under load", func() {
 		signals, ready, ended := make(chan os.Signal, 1), make(chan struct{}), make(chan error, 1)
-		l := bridge.NewListener(bridge.ListenerOptions{Name: "front", Bind: "127.0.0.1:0", Host: r.host})
+		l := bridge.NewListener(bridge.ListenerOptions{Name: "front", Bind: "127.0.0.1:0", To: r.host, Listen: r.bridge.Engine().Listen})
 		go func() { ended <- l.Run(signals, ready) }()
 		Eventually(ready).Should(BeClosed())
 		addr := l.Addr().String()

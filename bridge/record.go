@@ -21,7 +21,8 @@ const (
 	// passed on to the other side as a reset.
 	ClientReset  Reason = "client_reset"
 	BackendReset Reason = "backend_reset"
-	// Severed is the end by NEW_ACTIVE_BACKEND.
+	// Severed is the end of a session's term: by NEW_ACTIVE_BACKEND, or because its
+	// backend went down or was taken away.
 	Severed Reason = "severed"
 	// Drained is the end by a drain whose grace had run out.
 	Drained Reason = "drained"
@@ -44,6 +45,8 @@ const (
 	ClientGone Reason = "client_gone"
 	// OverLimit means max_sessions or hold_max.
 	OverLimit Reason = "over_limit"
+	// NoHost means that it asked for no host, or for one that is not known.
+	NoHost Reason = "no_host"
 	// ProxyHeader means a missing, malformed or untrusted PROXY header.
 	ProxyHeader Reason = "proxy_header"
 )
@@ -85,6 +88,7 @@ type Record struct {
 // context.Cause and become Reasons.
 var (
 	errSevered    = errors.New("the active backend has changed")
+	errDown       = errors.New("the backend is down")
 	errTrafficOff = errors.New("traffic is off")
 	errDrained    = errors.New("the drain has run out")
 	errShutdown   = errors.New("the router is stopping")
@@ -101,14 +105,15 @@ var (
 	errMoved = errors.New("superseded")
 )
 
-// reasonFor maps the cause that ended a session, or kept a connection from
-// becoming one, to its reason.
-func reasonFor(cause error) Reason {
+// ReasonFor maps the cause that ended a session, or kept a connection or a request
+// from becoming one, to its reason.
+func ReasonFor(cause error) Reason {
 	for _, known := range []struct {
 		cause  error
 		reason Reason
 	}{
 		{errSevered, Severed},
+		{errDown, Severed},
 		{errTrafficOff, TrafficOff},
 		{errDrained, Drained},
 		{errShutdown, Shutdown},
@@ -119,6 +124,8 @@ func reasonFor(cause error) Reason {
 		{errClientGone, ClientGone},
 		{errOverLimit, OverLimit},
 		{errHeldFull, OverLimit},
+		{errNotTLS, NoHost},
+		{errNoHost, NoHost},
 		{errProxyHeader, ProxyHeader},
 		{errPanicked, Internal},
 		{relay.ErrIdle, IdleTimeout},
@@ -143,6 +150,6 @@ func reasonOf(o relay.Outcome) Reason {
 	case o.First == relay.Backend:
 		return BackendReset
 	default:
-		return reasonFor(o.Err)
+		return ReasonFor(o.Err)
 	}
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
+	"math/rand/v2"
 	"runtime/debug"
 	"sync"
 	"syscall"
@@ -16,94 +16,65 @@ import (
 // session is one connection from accept to its record: first on its way to a
 // backend, then as the tag of a relayed pair.
 type session struct {
-	host    *Host
-	term    *term      // nil until it has one
-	budgets [2]*Budget // the listener's and the router's
-	record  Record
+	shared   *shared
+	host     *Host      // nil until it is known
+	term     *term      // nil until it has one
+	budgets  [2]*Budget // the listener's and the router's
+	protocol Protocol
+	record   Record
 }
 
-// inbound is what a listener hands over.
-type inbound struct {
-	client      relay.Conn
-	proxy       ProxyAccept
-	budgets     [2]*Budget
-	listener    string
-	began       time.Time
-	source      net.Addr
-	destination net.Addr
-	rest        []byte // read behind the PROXY header
-}
-
-// accept takes over a connection that has been accepted. It returns at once; the
-// goroutine it starts is waited for by finish.
-func (h *Host) accept(in *inbound) {
-	h.entering.RLock()
-	defer h.entering.RUnlock()
+// Take takes a connection to a session on the host; see [Handler].
+func (h *Host) Take(in *Inbound) {
 	s := h.newSession(in)
-	if h.left {
+	if !h.lobby.serve(func() { s.serve(in, h.stopping, h.join) }) {
 		s.refuse(in.client, errShutdown)
-		return
 	}
-	h.serving.Add(1)
-	go h.serve(in, s)
 }
 
-// turnAway refuses a connection that there is no room for.
-func (h *Host) turnAway(in *inbound) { h.newSession(in).refuse(in.client, errOverLimit) }
+// TurnAway refuses a connection that there is no room for; see [Handler].
+func (h *Host) TurnAway(in *Inbound) { h.newSession(in).refuse(in.client, errOverLimit) }
 
-func (h *Host) newSession(in *inbound) *session {
-	return &session{host: h, budgets: in.budgets, record: Record{
-		ID: h.shared.nextID(), Listener: in.listener, Host: h.name, Client: in.client.RemoteAddr().String(), Began: in.began,
+func (h *Host) newSession(in *Inbound) *session {
+	s := h.shared.newSession(in)
+	s.host, s.record.Host = h, h.name
+	return s
+}
+
+func (sh *shared) newSession(in *Inbound) *session {
+	return &session{shared: sh, budgets: in.budgets, protocol: TCP, record: Record{
+		ID: sh.nextID(), Listener: in.listener, Client: in.client.RemoteAddr().String(), Began: in.began,
 	}}
 }
 
-// serve takes a connection to its session, or refuses it. A defect on this path
-// costs one connection, not the router.
-func (h *Host) serve(in *inbound, s *session) {
-	defer h.serving.Done()
+// serve learns who the client is and takes it to its session by way of join, or
+// refuses it. A defect on this path costs one connection, not the router.
+func (s *session) serve(in *Inbound, stopping context.Context, join func(in *Inbound, s *session) error) {
 	defer func() {
 		if p := recover(); p != nil {
-			h.shared.panics.Add(1)
-			h.shared.log.Error("serving a client panicked", "host", h.name, "client", s.record.Client, "panic", p, "stack", string(debug.Stack()))
+			s.shared.panics.Add(1)
+			s.shared.log.Error("serving a client panicked", "host", s.record.Host, "client", s.record.Client, "panic", p, "stack", string(debug.Stack()))
 			s.refuse(in.client, fmt.Errorf("%w: %v", errPanicked, p))
 		}
 	}()
-	if err := h.introduce(in, s); err != nil {
+	if err := in.Introduce(stopping); err != nil {
 		s.refuse(in.client, err)
 		return
 	}
-	if err := h.join(in, s); err != nil {
+	s.record.Client = in.source.String()
+	if err := join(in, s); err != nil {
 		s.refuse(in.client, err)
 	}
-}
-
-// introduce learns who the client is.
-func (h *Host) introduce(in *inbound, s *session) error {
-	in.source, in.destination = in.client.RemoteAddr(), in.client.LocalAddr()
-	if !in.proxy.expected() {
-		return nil
-	}
-	interrupt := context.AfterFunc(h.stopping, func() { in.client.SetReadDeadline(time.Unix(1, 0)) })
-	defer interrupt()
-	source, destination, rest, err := in.proxy.read(in.client)
-	if err != nil {
-		if h.stopping.Err() != nil {
-			return errShutdown
-		}
-		return err
-	}
-	in.source, in.destination, in.rest = source, destination, rest
-	s.record.Client = source.String()
-	return nil
 }
 
 // join makes a session of the connection, or says why not. A client without a
 // session has had no byte read but its PROXY header, so it can be taken to
 // another backend: once if its dial was overtaken by a change of the active
 // backend, and as long as the host holds clients if there is none to dial.
-func (h *Host) join(in *inbound, s *session) error {
+func (h *Host) join(in *Inbound, s *session) error {
 	until := in.began.Add(h.options.Hold)
 	pause := minPause
+	pick := h.choice(in)
 	for overtaken := 0; ; {
 		a := h.admission.Load()
 		switch {
@@ -115,11 +86,12 @@ func (h *Host) join(in *inbound, s *session) error {
 		case a.refusal != nil:
 			return a.refusal
 		}
-		err := h.attempt(a.term, in, s)
+		t := a.pick(h.options.Choose, pick)
+		err := h.attempt(t, in, s)
 		if err == nil {
 			return nil
 		}
-		if ended := context.Cause(a.term.ctx); ended != nil {
+		if ended := context.Cause(t.ctx); ended != nil {
 			// The loop is replacing this admission now.
 			if overtaken++; overtaken > 1 && h.options.Hold == 0 {
 				return ended
@@ -134,7 +106,10 @@ func (h *Host) join(in *inbound, s *session) error {
 		if errors.Is(err, errTrafficOff) {
 			return err
 		}
-		h.suspect(a.term, err)
+		h.suspect(t, err)
+		if pick.tried = append(pick.tried, t); h.balances() && len(pick.tried) <= dialRetries {
+			continue
+		}
 		if h.options.Hold == 0 {
 			return err
 		}
@@ -148,6 +123,19 @@ func (h *Host) join(in *inbound, s *session) error {
 			return held
 		}
 	}
+}
+
+// dialRetries is how many more backends a client of a host that balances is taken
+// to when one could not be dialed. Nothing of the client's has reached any.
+const dialRetries = 1
+
+// choice is what a client without a request is chosen a backend by: its address.
+func (h *Host) choice(in *Inbound) choice {
+	c := choice{random: rand.Uint64()}
+	if from, ok := addrPort(in.source); ok {
+		c.key = from.Addr().AppendTo(nil)
+	}
+	return c
 }
 
 // A client that is held because its dial failed is not left to the next epoch
@@ -198,7 +186,7 @@ func (a *admission) expired(hold time.Duration) error {
 }
 
 // attempt dials the term's backend and opens a session in it.
-func (h *Host) attempt(t *term, in *inbound, s *session) error {
+func (h *Host) attempt(t *term, in *Inbound, s *session) error {
 	backend, err := h.dial(t)
 	if err != nil {
 		return err
@@ -209,7 +197,7 @@ func (h *Host) attempt(t *term, in *inbound, s *session) error {
 		return err
 	}
 	s.term = t
-	s.record.Backend, s.record.Epoch = t.active.Backend.Name, t.active.Epoch
+	s.record.Backend, s.record.Epoch = t.backend.Name, t.epoch
 	h.shared.open.Add(1)
 	_, err = t.set.Open(relay.Pair{
 		Client: in.client, Backend: backend,
@@ -221,7 +209,7 @@ func (h *Host) attempt(t *term, in *inbound, s *session) error {
 	})
 	if err != nil {
 		backend.Reset()
-		s.leave()
+		s.shared.leave()
 		s.term = nil
 		s.record.Backend, s.record.Epoch = "", 0
 	}
@@ -238,7 +226,7 @@ func (h *Host) dial(t *term) (relay.Conn, error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	addresses, err := h.shared.resolve(ctx, t.active.Backend.Address)
+	addresses, err := h.shared.resolve(ctx, t.backend.Address)
 	if err != nil {
 		return nil, err
 	}
@@ -270,8 +258,9 @@ func (h *Host) suspect(t *term, err error) {
 	if short(err) {
 		return
 	}
+	t.rest(h)
 	h.shared.hints(Hint{
-		Host: h.name, Backend: t.active.Backend.Name,
+		Host: h.name, Backend: t.backend.Name,
 		Refused: errors.Is(err, syscall.ECONNREFUSED),
 		Detail:  "dialing: " + plain(err),
 	})
@@ -280,7 +269,7 @@ func (h *Host) suspect(t *term, err error) {
 // refuse resets a client that has no session and makes its record.
 func (s *session) refuse(client relay.Conn, cause error) {
 	client.Reset()
-	s.record.Reason, s.record.Err = reasonFor(cause), cause
+	s.record.Reason, s.record.Err = ReasonFor(cause), cause
 	s.end()
 }
 
@@ -296,27 +285,17 @@ func (s *session) halfClosed(first relay.Side) {
 func (s *session) done(o relay.Outcome) {
 	s.record.ToBackend, s.record.ToClient = o.ToBackend, o.ToClient
 	s.record.Reason, s.record.Err = reasonOf(o), o.Err
-	s.leave()
+	s.shared.leave()
 	if o.First == relay.Backend && o.Err != nil {
 		s.host.lost(s.term, o.Err)
 	}
 	s.end()
 }
 
-// leave tells a bridge that is stopping when the last session has ended.
-func (s *session) leave() {
-	if s.host.shared.open.Add(-1) == 0 {
-		select {
-		case s.host.shared.emptied <- struct{}{}:
-		default:
-		}
-	}
-}
-
 func (s *session) info(r relay.Session) SessionInfo {
 	toBackend, toClient := r.Counts()
 	return SessionInfo{
-		ID: s.record.ID, Host: s.record.Host, Listener: s.record.Listener, Backend: s.record.Backend,
+		ID: s.record.ID, Protocol: s.protocol, Host: s.record.Host, Listener: s.record.Listener, Backend: s.record.Backend,
 		Client: s.record.Client, Since: s.record.Began, ToBackend: toBackend, ToClient: toClient,
 	}
 }
@@ -325,8 +304,8 @@ func (s *session) end() {
 	for _, b := range s.budgets {
 		b.release()
 	}
-	s.record.Took = s.host.shared.clock.Now().Sub(s.record.Began)
-	s.host.shared.records(s.record)
+	s.record.Took = s.shared.clock.Now().Sub(s.record.Began)
+	s.shared.records(s.record)
 }
 
 // lost decides whether the end of a session by its backend deserves a hint: a
@@ -343,7 +322,7 @@ func (h *Host) lost(t *term, err error) {
 	} else if !h.fins.reached(time.Now(), int64(t.set.Len())) {
 		return
 	}
-	h.shared.hints(Hint{Host: h.name, Backend: t.active.Backend.Name, Detail: detail})
+	h.shared.hints(Hint{Host: h.name, Backend: t.backend.Name, Detail: detail})
 }
 
 const (

@@ -2,38 +2,86 @@ package bridge
 
 import (
 	"context"
+	"slices"
+	"sync/atomic"
+	"time"
 
 	"switchboard/bridge/relay"
+	"switchboard/bridge/route"
 )
 
 // term is a stretch of service on one backend. Its context fences dials, its set
-// fences sessions.
+// fences sessions, its claims fence requests.
 type term struct {
-	active Active // Backend is not nil
-	set    relay.Set
-	ctx    context.Context
-	cancel context.CancelCauseFunc
+	backend route.Backend
+	epoch   uint64 // of the host's active backend; 0 under balance
+	set     relay.Set
+	claims  claims
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	// resting is until when others are chosen rather than this one, in nanoseconds of
+	// the wall clock; 0: it is not.
+	resting atomic.Int64
 }
 
-func beginTerm(parent context.Context, active Active, set relay.Set) *term {
-	t := &term{active: active, set: set}
-	t.ctx, t.cancel = context.WithCancelCause(parent)
+func beginTerm(backend route.Backend, epoch uint64, set relay.Set) *term {
+	t := &term{backend: backend, epoch: epoch, set: set}
+	t.ctx, t.cancel = context.WithCancelCause(context.Background())
 	return t
 }
 
 // end severs the term: dials in flight first, so that none of them opens a
-// session that would then have to be severed, then the sessions. It returns how
-// many sessions there were.
+// session that would then have to be severed, then requests and sessions. It
+// returns how many there were.
 func (t *term) end(cause error) int {
 	t.cancel(cause)
+	return t.claims.end(cause) + t.set.End(cause)
+}
+
+// retire severs sessions, and lets requests that are in flight come to their end:
+// a backend that says it is down may well be finishing what it has begun.
+func (t *term) retire(cause error) int {
+	t.cancel(cause)
+	t.claims.refuse(cause)
 	return t.set.End(cause)
 }
 
+// refuse keeps new sessions and requests out, and admits them again if cause is
+// nil.
+func (t *term) refuse(cause error) {
+	t.claims.refuse(cause)
+	t.set.Refuse(cause)
+}
+
+// sessions counts requests too.
+func (t *term) sessions() int { return t.set.Len() + t.claims.len() }
+
+// restTime is how long a backend that has failed a client is left out of choices,
+// unless there is no other.
+const restTime = time.Second
+
+// rest leaves the term out of choices for a while.
+func (t *term) rest(h *Host) {
+	if h.balances() {
+		t.resting.Store(time.Now().Add(restTime).UnixNano())
+	}
+}
+
+// rested tells whether the term may be chosen like any other.
+func (t *term) rested(now time.Time) bool { return t.resting.Load() <= now.UnixNano() }
+
 // admission is what a host's loop tells connections, as an immutable snapshot:
-// which term to join, or why there is none.
+// which terms there are to join, or why there is none.
 type admission struct {
-	term *term
-	// refusal is why term is nil.
+	// terms are one a backend that can be used: at most one under active.
+	terms []*term
+	// retired are those of backends that went down with requests in flight.
+	retired []*term
+	// chooser picks one of terms; nil under active.
+	chooser *route.Chooser
+	// weights are those that are in force, of all backends; nil under active.
+	weights map[string]int
+	// refusal is why none may be joined; nil: they may.
 	refusal error
 	// reached are the last epochs that the host has come to, oldest first.
 	reached []reached
@@ -41,6 +89,71 @@ type admission struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 }
+
+// choice is what a pick depends on beside the admission.
+type choice struct {
+	// key decides where the choice is sticky; nil: at random.
+	key []byte
+	// tried are left out as long as there is another.
+	tried []*term
+	// random is a uniform number.
+	random uint64
+}
+
+// pick chooses a term, nil if there is none to choose.
+func (a *admission) pick(how route.Choose, c choice) *term {
+	if a.chooser == nil {
+		if len(a.terms) == 0 {
+			return nil
+		}
+		return a.terms[0]
+	}
+	var room [4]int
+	skip := a.skip(room[:0], c.tried)
+	i := a.choose(how, c, skip)
+	if i < 0 && len(skip) > 0 {
+		i = a.choose(how, c, nil)
+	}
+	if i < 0 {
+		return nil
+	}
+	return a.terms[i]
+}
+
+// skip appends the places of terms that were tried or are resting.
+func (a *admission) skip(places []int, tried []*term) []int {
+	var now time.Time
+	for i, t := range a.terms {
+		if slices.Contains(tried, t) {
+			places = append(places, i)
+			continue
+		}
+		if t.resting.Load() == 0 {
+			continue
+		}
+		if now.IsZero() {
+			now = time.Now()
+		}
+		if !t.rested(now) {
+			places = append(places, i)
+		}
+	}
+	return places
+}
+
+func (a *admission) choose(how route.Choose, c choice, skip []int) int {
+	switch {
+	case how == route.LeastSessions:
+		return a.chooser.Least(func(i int) int { return a.terms[i].sessions() }, c.random, skip)
+	case how == route.Sticky && c.key != nil:
+		return a.chooser.Sticky(c.key, skip)
+	default:
+		return a.chooser.Random(c.random, skip)
+	}
+}
+
+// all are the terms that have sessions, or may.
+func (a *admission) all() []*term { return slices.Concat(a.terms, a.retired) }
 
 // reached says how many sessions were severed on the way to an epoch.
 type reached struct {

@@ -26,8 +26,8 @@ type reply struct {
 //
 // It waits for Run to start, until ctx ends. Its errors are
 // [bridge.ErrUnknownBackend], [bridge.ErrUnhealthy] (also before the first
-// verdict), [bridge.ErrPinned] if another one is pinned, [bridge.ErrStopped],
-// and ctx's; all of them mean that nothing has changed.
+// verdict), [bridge.ErrPinned] if another one is pinned, [bridge.ErrBalance] under
+// None, [bridge.ErrStopped], and ctx's; all of them mean that nothing has changed.
 func (m *Monitor) Switch(ctx context.Context, backend, message string) (epoch uint64, err error) {
 	return m.ask(ctx, command{backend: backend, message: message})
 }
@@ -38,8 +38,8 @@ func (m *Monitor) Switch(ctx context.Context, backend, message string) (epoch ui
 // message" or "unpinned: message". It returns the epoch that the host has then.
 //
 // It waits for Run to start, until ctx ends. Its errors are
-// [bridge.ErrUnknownBackend], [bridge.ErrStopped] and ctx's; all of them mean
-// that nothing has changed.
+// [bridge.ErrUnknownBackend], [bridge.ErrBalance] under None, [bridge.ErrStopped]
+// and ctx's; all of them mean that nothing has changed.
 func (m *Monitor) Pin(ctx context.Context, backend, message string) (epoch uint64, err error) {
 	return m.ask(ctx, command{pin: true, backend: backend, message: message})
 }
@@ -70,6 +70,9 @@ func (m *Monitor) ask(ctx context.Context, c command) (uint64, error) {
 
 // obey carries out a command.
 func (m *Monitor) obey(c command) reply {
+	if m.o.Elect == None {
+		return reply{err: bridge.ErrBalance}
+	}
 	var place int
 	if place = m.place(c.backend); place == nobody && (c.backend != "" || !c.pin) {
 		return reply{err: bridge.ErrUnknownBackend}

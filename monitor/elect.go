@@ -11,6 +11,8 @@ const (
 	Lowest Elect = "lowest"
 	// Highest keeps to the healthy backend with the highest index.
 	Highest Elect = "highest"
+	// None elects nobody: all healthy backends of the host are used (policy balance).
+	None Elect = "none"
 )
 
 // nobody stands for no backend where one is meant by its place.
@@ -39,6 +41,9 @@ type ballot struct {
 // winner is the place of the backend that should be active, or nobody. It is
 // pure, and it never names one that is not healthy.
 func (b ballot) winner() int {
+	if b.elect == None {
+		return nobody
+	}
 	if b.pin != nobody {
 		if b.candidates[b.pin].healthy {
 			return b.pin

@@ -177,9 +177,9 @@ func New(o Options) (*Monitor, error) {
 func (m *Monitor) validate() error {
 	o := &m.o
 	switch o.Elect {
-	case Sticky, Lowest, Highest:
+	case Sticky, Lowest, Highest, None:
 	default:
-		return fmt.Errorf("elect is %q, but must be %s, %s or %s", o.Elect, Sticky, Lowest, Highest)
+		return fmt.Errorf("elect is %q, but must be %s, %s, %s or %s", o.Elect, Sticky, Lowest, Highest, None)
 	}
 	switch {
 	case o.Active == nil || o.Cluster == nil:

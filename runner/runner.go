@@ -166,7 +166,7 @@ func (r *Router) compose(limit int) {
 	budget := bridge.NewBudget(limit)
 	for _, lc := range c.Listeners {
 		l := bridge.NewListener(bridge.ListenerOptions{
-			Name: lc.Name, Bind: lc.Bind, Host: r.hosts[lc.Host].bridge, Listen: r.listen(),
+			Name: lc.Name, Bind: lc.Bind, To: r.hosts[lc.Host].bridge, Listen: r.listen(),
 			Proxy:    bridge.ProxyAccept{Version: lc.ProxyProtocol, Trusted: lc.TrustedProxies},
 			Sessions: bridge.NewBudget(lc.MaxSessions), Router: budget,
 			Log: c.Log, Clock: c.Clock,
@@ -382,10 +382,10 @@ func (r *Router) record(record bridge.Record) {
 	}
 }
 
-// listen adapts an injected Listen; nil leaves it to the engine.
+// listen is the engine's, or adapts an injected one.
 func (r *Router) listen() func(ctx context.Context, address string) (relay.Listener, error) {
 	if r.config.Listen == nil {
-		return nil
+		return r.engine.Listen
 	}
 	return func(ctx context.Context, address string) (relay.Listener, error) {
 		l, err := r.config.Listen(ctx, "tcp", address)

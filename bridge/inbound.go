@@ -1,0 +1,69 @@
+package bridge
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"switchboard/bridge/relay"
+)
+
+// Inbound is a connection that a listener has accepted and hands over, see
+// [Handler]. One goroutine uses it at a time.
+type Inbound struct {
+	client      relay.Conn
+	proxy       ProxyAccept
+	budgets     [2]*Budget // the listener's and the router's
+	listener    string
+	began       time.Time
+	source      net.Addr
+	destination net.Addr
+	rest        []byte
+}
+
+// Client is the connection itself.
+func (in *Inbound) Client() relay.Conn { return in.client }
+
+// Listener is the name of the listener that accepted it, Began is when.
+func (in *Inbound) Listener() string { return in.listener }
+
+// Began is when the connection was accepted.
+func (in *Inbound) Began() time.Time { return in.began }
+
+// Source is the client's address: what PROXY said, once [Inbound.Introduce] has
+// returned nil.
+func (in *Inbound) Source() net.Addr { return in.source }
+
+// Destination is the address that the client connected to, likewise.
+func (in *Inbound) Destination() net.Addr { return in.destination }
+
+// Rest are the bytes that came behind a PROXY header and are the client's first.
+func (in *Inbound) Rest() []byte { return in.rest }
+
+// Introduce learns who the client is: it reads the PROXY header if the listener
+// expects one. When stopping ends meanwhile, so does the wait.
+func (in *Inbound) Introduce(stopping context.Context) error {
+	if !in.proxy.expected() {
+		return nil
+	}
+	interrupt := context.AfterFunc(stopping, func() { in.client.SetReadDeadline(time.Unix(1, 0)) })
+	defer interrupt()
+	source, destination, rest, err := in.proxy.read(in.client)
+	if err != nil {
+		if stopping.Err() != nil {
+			return errShutdown
+		}
+		return err
+	}
+	in.source, in.destination, in.rest = source, destination, rest
+	return nil
+}
+
+// Release gives the connection's place among the limits of its listener and its
+// router back. Calling it again does nothing.
+func (in *Inbound) Release() {
+	for _, b := range in.budgets {
+		b.release()
+	}
+	in.budgets = [2]*Budget{}
+}
