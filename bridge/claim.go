@@ -1,7 +1,6 @@
 package bridge
 
 import (
-	"context"
 	"errors"
 	"math/rand/v2"
 	"strconv"
@@ -153,17 +152,25 @@ func (c *Claim) Upgrade(in *Inbound, p relay.Pair) error {
 	return nil
 }
 
-// Await waits for a host that has no backend to get one, for as long as the host
-// holds clients, counted from since. It returns nil when it is worth claiming
-// again. ctx ends it when the client has gone.
-func (h *Host) Await(ctx context.Context, since time.Time) error {
+// Await waits until it is worth claiming again, for as long as the host holds
+// clients, counted from since: until the host has a backend, or, after a backend that
+// it has could not be dialed, until it has another or pause is over. gone ends it when
+// the client has left.
+func (h *Host) Await(gone <-chan struct{}, since time.Time, pause time.Duration) error {
 	a := h.admission.Load()
-	if a.refusal == nil || !errors.Is(a.refusal, errNoBackend) {
+	switch {
+	case a.refusal == nil && pause == 0:
+		return nil
+	case a.refusal != nil && !errors.Is(a.refusal, errNoBackend):
 		return a.refusal
 	}
 	left := time.Until(since.Add(h.options.Hold))
 	if h.options.Hold == 0 || left <= 0 {
 		return a.expired(h.options.Hold)
+	}
+	again := a.refusal == nil && pause < left
+	if again {
+		left = pause
 	}
 	if h.parked.Add(1) > int64(h.options.HoldMax) {
 		h.parked.Add(-1)
@@ -179,11 +186,17 @@ func (h *Host) Await(ctx context.Context, since time.Time) error {
 		}
 		return nil
 	case <-timer.C:
+		if again {
+			return nil
+		}
 		return errHoldExpiry
-	case <-ctx.Done():
+	case <-gone:
 		return errClientGone
 	}
 }
+
+// Holds tells whether clients may wait for a backend.
+func (h *Host) Holds() bool { return h.options.Hold > 0 }
 
 // claims are the requests in flight of one term.
 type claims struct {

@@ -173,6 +173,9 @@ func (h *Host) StickyBy() (route.StickyBy, bool) {
 // SendProxy returns the PROXY header that backends are announced clients by.
 func (h *Host) SendProxy() ProxyVersion { return h.options.SendProxy }
 
+// Usable tells whether a session could be opened now, as far as the host knows.
+func (h *Host) Usable() bool { return h.admission.Load().refusal == nil }
+
 func (h *Host) balances() bool { return h.options.Policy == route.Balance }
 
 // Weights returns the weights in force by backend name; nil under route.Active.

@@ -95,7 +95,6 @@ var (
 	errKilled     = errors.New("ended by an operator")
 	errNoBackend  = errors.New("no active backend")
 	errHoldExpiry = errors.New("no active backend within the hold time")
-	errDialTime   = errors.New("dialing timed out")
 	errOverLimit  = errors.New("too many sessions")
 	errHeldFull   = errors.New("too many clients are waiting for a backend")
 	errClientGone = errors.New("the client left while it was waiting")
@@ -137,6 +136,9 @@ func ReasonFor(cause error) Reason {
 	}
 	return DialFailed
 }
+
+// ErrDialTimeout is what a dial ends with after the host's dial timeout.
+var ErrDialTimeout = errors.New("dialing timed out")
 
 // reasonOf maps what the engine says of a session's end.
 func reasonOf(o relay.Outcome) Reason {

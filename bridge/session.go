@@ -218,7 +218,7 @@ func (h *Host) attempt(t *term, in *Inbound, s *session) error {
 
 // dial connects to the term's backend, for as long as the term lasts.
 func (h *Host) dial(t *term) (relay.Conn, error) {
-	ctx, cancel := context.WithTimeoutCause(t.ctx, h.options.DialTimeout, errDialTime)
+	ctx, cancel := context.WithTimeoutCause(t.ctx, h.options.DialTimeout, ErrDialTimeout)
 	defer cancel()
 	select {
 	case h.dialing <- struct{}{}:
@@ -246,7 +246,7 @@ func (h *Host) dial(t *term) (relay.Conn, error) {
 func (h *Host) dialOne(ctx context.Context, address string, share int) (relay.Conn, error) {
 	if deadline, ok := ctx.Deadline(); ok && share > 1 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, time.Until(deadline)/time.Duration(share), errDialTime)
+		ctx, cancel = context.WithTimeoutCause(ctx, time.Until(deadline)/time.Duration(share), ErrDialTimeout)
 		defer cancel()
 	}
 	return h.shared.engine.Dial(ctx, address)

@@ -15,6 +15,9 @@ type Engine interface {
 	// errors unwrap to what the system said (syscall.ECONNREFUSED and so on), and
 	// to context.Cause(ctx) where the context ended it.
 	Dial(ctx context.Context, address string) (Conn, error)
+	// Adopt makes a Conn of c, which is the engine's from then on. What is not a
+	// plain TCP socket works too, if not as well: see the engine.
+	Adopt(c net.Conn) Conn
 	// NewSet returns an empty set that admits sessions.
 	NewSet() Set
 	// Close ends every session of every set, waits until nothing of the engine is
@@ -31,18 +34,44 @@ type Listener interface {
 	Close() error
 }
 
-// Conn is one plain TCP socket that is in no set yet. One goroutine uses it at a
-// time; Close and Reset may be called from any.
+// Conn is one plain TCP socket that is in no set yet. One goroutine reads it and
+// one writes it at a time; Close, Reset, Abort and the deadlines may be called from
+// any.
 type Conn interface {
 	net.Conn
 	// Reset closes with RST: what is queued on either side is thrown away.
 	Reset() error
+	// Abort is Reset for somebody who does not own the Conn: the connection is reset
+	// and whoever waits for it is woken, at once, and Close is still the owner's.
+	Abort()
+	// CloseWrite passes an end on: the peer reads what was written, and then the end.
+	CloseWrite() error
+	// ReadLent is Read into a buffer that is asked for when there is something to
+	// read: a Conn that waits holds none. The buffer is the caller's when something
+	// was read, else it has been returned.
+	ReadLent(from Lender) (n int, err error)
+	// Quiet tells whether there is nothing to read: no byte, no end, no error. It
+	// asks the system, and does not wait. A Conn that is no TCP socket is always
+	// quiet.
+	Quiet() bool
+	// OnGone has left called once, from a goroutine of the engine's, when the peer has
+	// shut its write side or reset the connection, if the Conn is not closed before.
+	// It reads nothing. left must not block. It may be asked for once, and does
+	// nothing for what is no TCP socket.
+	OnGone(left func())
 	// AwaitGone blocks until the peer has left, and then returns nil, or until ctx
 	// ends, and then returns context.Cause(ctx). It reads nothing: what the peer
 	// has sent stays queued. A peer that sent something and then shut its write
 	// side may be waiting for an answer and has not left, until it resets. Read
 	// deadlines are cleared. A Conn that is closed meanwhile gives [net.ErrClosed].
 	AwaitGone(ctx context.Context) error
+}
+
+// Lender lends a buffer to [Conn.ReadLent], which may call it many times: the
+// buffer is returned while there is nothing to read.
+type Lender interface {
+	Lend() []byte
+	Return()
 }
 
 // Side is one end of a session.

@@ -56,6 +56,7 @@ type Portable struct {
 	start   time.Time
 	buffers sync.Pool
 	pipes   pipes
+	watcher watcher
 	// disconnect is [disconnect], except in the test of what happens where the
 	// kernel has no such thing.
 	disconnect func(fd uintptr) error
@@ -216,6 +217,7 @@ func (e *Portable) Close() error {
 	e.sweeping.Lock()
 	defer e.sweeping.Unlock()
 	e.pipes.close()
+	e.watcher.close()
 	return nil
 }
 

@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync/atomic"
@@ -23,6 +24,16 @@ type socket struct {
 	engine *Portable
 	raw    syscall.RawConn // nil if Conn is not a *net.TCPConn
 	shut   atomic.Bool     // our write side was shut down, or is about to be
+	lent   *lent           // nil before the first ReadLent
+	watch  atomic.Uint64   // the watcher's token; 0: not watched
+}
+
+// Close closes the socket.
+func (c *socket) Close() error {
+	if token := c.watch.Swap(0); token != 0 {
+		c.engine.watcher.forget(token)
+	}
+	return c.Conn.Close()
 }
 
 // Reset closes with RST.
@@ -32,6 +43,97 @@ func (c *socket) Reset() error {
 	}
 	c.linger0()
 	return c.Close()
+}
+
+// Abort resets now, and leaves it to the owner to close.
+func (c *socket) Abort() { c.abort() }
+
+// CloseWrite shuts the write side, if there is such a thing.
+func (c *socket) CloseWrite() error {
+	if !c.canCloseWrite() {
+		return nil
+	}
+	return c.closeWrite()
+}
+
+// lent is what ReadLent needs, bound once so that a read allocates nothing.
+type lent struct {
+	from Lender
+	read func(fd uintptr) bool
+	n    int
+	err  error
+}
+
+// ReadLent reads into a buffer that it borrows, see [Conn].
+func (c *socket) ReadLent(from Lender) (int, error) {
+	if c.raw == nil {
+		return c.readAhead(from)
+	}
+	if c.lent == nil {
+		c.lent = &lent{}
+		c.lent.read = c.lent.onReadable
+	}
+	l := c.lent
+	l.from, l.n, l.err = from, 0, nil
+	if err := c.raw.Read(l.read); err != nil {
+		return 0, err
+	}
+	if l.n == 0 && l.err == nil {
+		if c.truncated() {
+			return 0, syscall.ECONNRESET
+		}
+		return 0, io.EOF
+	}
+	return l.n, l.err
+}
+
+// onReadable tries the system call each time, see direction.
+func (l *lent) onReadable(fd uintptr) bool {
+	buffer := l.from.Lend()
+	for {
+		n, err := unix.Read(int(fd), buffer)
+		switch {
+		case n > 0:
+			l.n = n
+			return true
+		case err == unix.EINTR:
+			continue
+		}
+		l.from.Return()
+		if err == unix.EAGAIN {
+			return false
+		}
+		l.err = err
+		return true
+	}
+}
+
+// readAhead is ReadLent for what cannot be waited for without a buffer.
+func (c *socket) readAhead(from Lender) (int, error) {
+	n, err := c.Conn.Read(from.Lend())
+	if n > 0 {
+		return n, nil
+	}
+	from.Return()
+	return 0, err
+}
+
+// Quiet tells whether there is nothing to read.
+func (c *socket) Quiet() bool {
+	if c.raw == nil {
+		return true
+	}
+	quiet := false
+	_ = c.raw.Control(func(fd uintptr) { quiet = poll(fd, unix.POLLIN|unix.POLLRDHUP) == 0 })
+	return quiet
+}
+
+// OnGone asks the engine's watcher to look out for the peer's end.
+func (c *socket) OnGone(left func()) {
+	if c.raw == nil {
+		return
+	}
+	_ = c.raw.Control(func(fd uintptr) { c.watch.Store(c.engine.watcher.watch(int(fd), left)) })
 }
 
 func (c *socket) linger0() {

@@ -1,0 +1,2 @@
+// Package web carries HTTP requests to hosts by their names.
+package web

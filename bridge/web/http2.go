@@ -1,0 +1,403 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"switchboard/bridge/route"
+	"switchboard/bridge/web/h1"
+)
+
+// http2Front serves clients of HTTP/2: the standard library's server speaks it, and
+// each request is made one of HTTP/1.1, held to the same rules, and takes the same way
+// to a backend.
+type http2Front struct {
+	server *Server
+	http   *http.Server
+	once   sync.Once
+	conns  chan net.Conn
+	ended  chan struct{} // closed when the standard library's server has ended; nil: not begun
+
+	mu      sync.Mutex
+	serving map[net.Conn]*served
+	streams map[*stream]struct{}
+	begun   bool
+	shutOff bool
+}
+
+// served is a connection that the standard library's server has.
+type served struct {
+	conn  *conn
+	ended chan struct{}
+}
+
+const maxStreams = 250
+
+func newHTTP2Front(s *Server) *http2Front {
+	f := &http2Front{
+		server: s, conns: make(chan net.Conn), ended: make(chan struct{}),
+		serving: map[net.Conn]*served{}, streams: map[*stream]struct{}{},
+	}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true)
+	f.http = &http.Server{
+		Handler: f, Protocols: protocols, IdleTimeout: s.o.Idle, MaxHeaderBytes: s.o.Limits.Head,
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: s.o.Idle},
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, f.of(c))
+		},
+		ConnState: f.changed,
+	}
+	return f
+}
+
+type connKey struct{}
+
+// of returns our connection of one of the standard library's server's.
+func (f *http2Front) of(c net.Conn) *conn {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.serving[c]; s != nil {
+		return s.conn
+	}
+	return nil
+}
+
+// serve has a connection served, and returns when it is closed.
+func (f *http2Front) serve(c *conn, to net.Conn) {
+	s := &served{conn: c, ended: make(chan struct{})}
+	f.mu.Lock()
+	if f.shutOff {
+		f.mu.Unlock()
+		return
+	}
+	if !f.begun {
+		f.begun = true
+		go f.run()
+	}
+	f.serving[to] = s
+	f.mu.Unlock()
+	select {
+	case f.conns <- to:
+		<-s.ended
+	case <-f.server.stopped.Done():
+	}
+}
+
+func (f *http2Front) run() {
+	defer close(f.ended)
+	// It ends when it is told to, by Shutdown or Close.
+	_ = f.http.Serve(f)
+}
+
+// Accept, Close and Addr make the front the listener of its own server.
+func (f *http2Front) Accept() (net.Conn, error) {
+	select {
+	case c := <-f.conns:
+		return c, nil
+	case <-f.server.stopped.Done():
+		return nil, net.ErrClosed
+	}
+}
+
+// Close does nothing: what is accepted ends with the server.
+func (f *http2Front) Close() error { return nil }
+
+// Addr is nobody's.
+func (f *http2Front) Addr() net.Addr { return &net.TCPAddr{} }
+
+func (f *http2Front) changed(c net.Conn, state http.ConnState) {
+	if state != http.StateClosed {
+		return
+	}
+	f.mu.Lock()
+	s := f.serving[c]
+	delete(f.serving, c)
+	f.mu.Unlock()
+	if s != nil {
+		close(s.ended)
+	}
+}
+
+// shut tells clients to send no more requests on their connections.
+func (f *http2Front) shut() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.begun && !f.shutOff {
+		go f.http.Shutdown(f.server.stopped)
+	}
+}
+
+func (f *http2Front) finish() {
+	f.mu.Lock()
+	f.shutOff = true
+	begun := f.begun
+	f.mu.Unlock()
+	if begun {
+		f.http.Close()
+		<-f.ended
+	}
+}
+
+// sweep ends streams that are past a deadline.
+func (f *http2Front) sweep(now int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for s := range f.streams {
+		s.expireAt(now)
+	}
+}
+
+// ServeHTTP takes one request to its backend.
+func (f *http2Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c, _ := r.Context().Value(connKey{}).(*conn)
+	if c == nil {
+		panic(http.ErrAbortHandler)
+	}
+	s := &stream{w: w, r: r, control: http.NewResponseController(w)}
+	s.init(f.server, s)
+	s.claim.Listener, s.claim.Client = c.in.Listener(), c.remote
+	f.mu.Lock()
+	f.streams[s] = struct{}{}
+	f.mu.Unlock()
+	stop := context.AfterFunc(r.Context(), s.clientLeft)
+	defer func() {
+		stop()
+		f.mu.Lock()
+		delete(f.streams, s)
+		f.mu.Unlock()
+		s.finish()
+	}()
+	s.serve(&c.origin)
+	if s.aborted.Load() {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// stream is one request of HTTP/2; it is the client of its exchange.
+type stream struct {
+	exchange
+	w       http.ResponseWriter
+	r       *http.Request
+	control *http.ResponseController
+
+	parsed   h1.Request
+	head     []byte
+	chunk    *[]byte
+	from, to int64
+	aborted  atomic.Bool
+
+	usable sync.Mutex // guards done, and with it the control
+	done   bool
+}
+
+// serve makes a request of HTTP/1.1 of the stream's, and takes it to a backend.
+func (s *stream) serve(o *origin) {
+	began := time.Now()
+	s.head = s.appendAsHTTP1(nil)
+	s.from = int64(len(s.head))
+	if bad := s.parsed.Parse(s.head, s.server.o.Limits); bad != nil {
+		s.server.refusals.add(bad.Reason)
+		s.refuse(refusal{bad.Status, bad.Reason})
+		return
+	}
+	key, ok := route.Key(nil, s.parsed.Authority)
+	if !ok {
+		s.server.refusals.add("host")
+		s.refuse(refusal{http.StatusBadRequest, "host"})
+		return
+	}
+	if s.host = s.server.lookup(key); s.host == nil {
+		s.server.refusals.add("unknown_host")
+		s.refuse(refusal{http.StatusNotFound, "unknown_host"})
+		return
+	}
+	s.target = s.server.o.Upstream.target(s.host)
+	limit := s.server.o.MaxBody
+	if limit > 0 && s.r.ContentLength > limit {
+		s.target.stats.refusals.add(errBodyLong.Reason)
+		s.refuse(refusal{errBodyLong.Status, errBodyLong.Reason})
+		return
+	}
+	s.describe(&s.parsed, o)
+	s.req.head = appendHead(nil, &s.parsed, o)
+	s.req.body = s.parsed.Framing == h1.Chunked || s.parsed.Length > 0
+	status := s.run(began)
+	s.target.stats.answered(status, time.Since(began), s.from, s.to)
+}
+
+// appendAsHTTP1 writes the request down as one of HTTP/1.1, to be read by the parser
+// that all requests are read by: what is not allowed there comes in by no other way.
+func (s *stream) appendAsHTTP1(dst []byte) []byte {
+	r := s.r
+	dst = h1.AppendRequestLine(dst, []byte(r.Method), []byte(r.RequestURI))
+	dst = h1.AppendField(dst, []byte("Host"), []byte(r.Host))
+	for name, values := range r.Header {
+		switch name {
+		case "Content-Length", "Host", "Te":
+			continue
+		}
+		for _, value := range values {
+			dst = h1.AppendField(dst, []byte(name), []byte(value))
+		}
+	}
+	switch {
+	case r.ContentLength > 0:
+		dst = h1.AppendLength(dst, r.ContentLength)
+	case r.ContentLength < 0:
+		dst = h1.AppendChunked(dst)
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		dst = h1.AppendLength(dst, 0)
+	}
+	return append(dst, h1.CRLF...)
+}
+
+func (s *stream) next() (p []byte, done bool, err error) {
+	if s.chunk == nil {
+		s.chunk = buffers.Get().(*[]byte)
+	}
+	n, err := s.r.Body.Read(*s.chunk)
+	s.from += int64(n)
+	if limit := s.server.o.MaxBody; limit > 0 && s.from > limit+int64(len(s.head)) {
+		return nil, false, errBodyLong
+	}
+	if err == io.EOF {
+		return (*s.chunk)[:n], true, nil
+	}
+	return (*s.chunk)[:n], false, err
+}
+
+func (s *stream) trailers() []h1.Field {
+	var fields []h1.Field
+	for name, values := range s.r.Trailer {
+		for _, value := range values {
+			fields = append(fields, h1.Field{Name: []byte(name), Value: []byte(value)})
+		}
+	}
+	return fields
+}
+
+// use calls do unless the handler has returned: the control is nobody's then.
+func (s *stream) use(do func()) {
+	s.usable.Lock()
+	defer s.usable.Unlock()
+	if !s.done {
+		do()
+	}
+}
+
+func (s *stream) stopBody() { s.use(func() { s.control.SetReadDeadline(longAgo) }) }
+
+func (s *stream) expire() { s.wake() }
+
+func (s *stream) abort() {
+	s.aborted.Store(true)
+	s.wake()
+}
+
+func (s *stream) wake() {
+	s.use(func() {
+		s.control.SetReadDeadline(longAgo)
+		s.control.SetWriteDeadline(longAgo)
+	})
+}
+
+func (s *stream) finish() {
+	s.use(func() { s.done = true })
+	if s.chunk != nil {
+		buffers.Put(s.chunk)
+		s.chunk = nil
+	}
+}
+
+// inform passes an interim answer on. The standard library's server says 100 itself
+// when the body is asked for.
+func (s *stream) inform(res *h1.Response) error {
+	if res.Status == http.StatusContinue {
+		return nil
+	}
+	header := s.w.Header()
+	for i := range res.Fields {
+		if f := &res.Fields[i]; !f.Hop {
+			header.Add(string(f.Name), string(f.Value))
+		}
+	}
+	s.w.WriteHeader(res.Status)
+	clear(header)
+	return nil
+}
+
+func (s *stream) begin(res *h1.Response) error {
+	if s.aborted.Load() {
+		return errors.New("aborted")
+	}
+	header := s.w.Header()
+	// What the backend has not said is not made up.
+	header["Content-Type"], header["Date"] = nil, nil
+	for i := range res.Fields {
+		if f := &res.Fields[i]; !f.Hop {
+			header.Add(string(f.Name), string(f.Value))
+		}
+	}
+	if res.HasLength {
+		header.Set("Content-Length", strconv.FormatInt(res.Length, 10))
+	}
+	s.w.WriteHeader(res.Status)
+	return nil
+}
+
+func (s *stream) write(p []byte) error {
+	if s.aborted.Load() {
+		return errors.New("aborted")
+	}
+	n, err := s.w.Write(p)
+	s.to += int64(n)
+	return err
+}
+
+func (s *stream) flush() error { return s.control.Flush() }
+
+func (s *stream) end(trailers []h1.Field) error {
+	for i := range trailers {
+		s.w.Header().Add(http.TrailerPrefix+string(trailers[i].Name), string(trailers[i].Value))
+	}
+	return nil
+}
+
+func (s *stream) refuse(r refusal) int {
+	if s.expired.Load() == clientExpired {
+		s.use(func() { s.control.SetWriteDeadline(time.Now().Add(lingerTime)) })
+	}
+	contentType, body := r.page([]byte(s.r.Header.Get("Accept")))
+	header := s.w.Header()
+	header.Set("Content-Type", contentType)
+	header.Set("Content-Length", strconv.Itoa(len(body)))
+	for _, f := range r.fields() {
+		header.Set(f[0], f[1])
+	}
+	s.w.WriteHeader(r.status)
+	if s.r.Method != http.MethodHead {
+		io.WriteString(s.w, body)
+	}
+	return r.status
+}
+
+// upgrade is not asked for: an upgrade has no meaning in HTTP/2 (RFC 9113, section 8.6).
+func (s *stream) upgrade(*upstream, *h1.Response, []byte) error {
+	return errors.New("a stream is not upgraded")
+}
+
+func (s *stream) ends() (source, destination net.Addr) {
+	c := s.r.Context().Value(connKey{}).(*conn)
+	return c.ends()
+}
