@@ -2,7 +2,6 @@ package web_test
 
 import (
 	"bufio"
-	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
@@ -286,5 +285,3 @@ func (r *rig) status(raw string) int {
 	response, _ := c.answer(strings.SplitN(raw, " ", 2)[0])
 	return response.StatusCode
 }
-
-var _ tls.Config
