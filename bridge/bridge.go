@@ -37,6 +37,9 @@ type Options struct {
 	// Records receives every connection's record; nil drops it. It is called from
 	// many goroutines, also while a term is being severed, and must not block.
 	Records func(Record)
+	// Opened receives the record of every session, as far as it has come, when the
+	// session opens: before Records does, and under the same rules. nil: nobody.
+	Opened func(Record)
 	// Journal gets the traffic events; nil keeps none.
 	Journal *Journal
 	// Log is for changes of state; nil discards.
@@ -89,7 +92,7 @@ func New(o Options) (*Bridge, error) {
 	b := &Bridge{
 		options: o,
 		shared: &shared{
-			engine: o.Engine, resolve: o.Resolve, hints: o.Hints, records: o.Records,
+			engine: o.Engine, resolve: o.Resolve, hints: o.Hints, records: o.Records, opened: o.Opened,
 			journal: o.Journal, log: o.Log, clock: o.Clock, emptied: make(chan struct{}, 1),
 		},
 		hosts:    make(map[string]*Host, len(o.Hosts)),

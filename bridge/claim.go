@@ -147,6 +147,7 @@ func (c *Claim) Upgrade(in *Inbound, p relay.Pair) error {
 		h.shared.leave()
 		return err
 	}
+	s.opened()
 	in.budgets = [2]*Budget{}
 	c.Release()
 	return nil

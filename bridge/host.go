@@ -94,6 +94,7 @@ type shared struct {
 	resolve func(ctx context.Context, address string) ([]string, error)
 	hints   func(Hint)
 	records func(Record)
+	opened  func(Record) // nil: nobody
 	journal *Journal
 	ids     atomic.Uint64
 	panics  atomic.Int64

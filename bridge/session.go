@@ -22,6 +22,7 @@ type session struct {
 	budgets  [2]*Budget // the listener's and the router's
 	protocol Protocol
 	record   Record
+	opening  sync.Once
 }
 
 // Take takes a connection to a session on the host; see [Handler].
@@ -212,8 +213,18 @@ func (h *Host) attempt(t *term, in *Inbound, s *session) error {
 		s.shared.leave()
 		s.term = nil
 		s.record.Backend, s.record.Epoch = "", 0
+		return err
 	}
-	return err
+	s.opened()
+	return nil
+}
+
+// opened tells that the session is open: from the goroutine that opened it, or
+// from its end if that comes first, which it may as soon as it is open.
+func (s *session) opened() {
+	if s.shared.opened != nil {
+		s.opening.Do(func() { s.shared.opened(s.record) })
+	}
 }
 
 // dial connects to the term's backend, for as long as the term lasts.
@@ -283,6 +294,7 @@ func (s *session) halfClosed(first relay.Side) {
 
 // done is the end of a session that was open.
 func (s *session) done(o relay.Outcome) {
+	s.opened()
 	s.record.ToBackend, s.record.ToClient = o.ToBackend, o.ToClient
 	s.record.Reason, s.record.Err = reasonOf(o), o.Err
 	s.shared.leave()

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -356,6 +357,41 @@ var _ = Describe("Session", func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		Expect(r.records[0].ToBackend).To(BeEquivalentTo(6))
+	})
+
+	It("is told of when it opens, and before its end", func() {
+		var mu sync.Mutex
+		var told []string
+		story := func() []string {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(told)
+		}
+		tell := func(what string, r bridge.Record) {
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, what+" "+r.Backend)
+		}
+		opening := make(chan struct{})
+		a := spec.StartBackend(spec.CloseAfterAccept)
+		r := startRig(rigOptions{bridge: func(o *bridge.Options) {
+			o.Opened = func(r bridge.Record) {
+				<-opening
+				tell("opened", r)
+			}
+			o.Records = func(r bridge.Record) { tell("ended", r) }
+		}})
+		spec.ExpectReset(spec.DialFront(r.addr))
+		Eventually(story).Should(Equal([]string{"ended "}), "a client that is refused has no session")
+
+		r.activate("a", a.Addr())
+		client := spec.DialFront(r.addr)
+		spec.ExpectEOF(client)
+		Expect(client.Close()).To(Succeed())
+		const briefly = 50 * time.Millisecond
+		Consistently(story, briefly).Should(HaveLen(1))
+		close(opening)
+		Eventually(story).Should(Equal([]string{"ended ", "opened a", "ended a"}))
 	})
 
 	It("is ended alone by its ID", func() {

@@ -43,6 +43,9 @@ type Config struct {
 	// Records is called with every connection's record, from many goroutines; it
 	// must not block. nil: nobody.
 	Records func(bridge.Record)
+	// Opened is called with every session's record, as far as it has come, when the
+	// session opens: before Records is, and under the same rules. nil: nobody.
+	Opened func(bridge.Record)
 	// Log is for changes of state; nil discards.
 	Log *slog.Logger
 	// Listen and Dial replace the machine's network for listeners and for sessions

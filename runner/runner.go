@@ -104,7 +104,7 @@ func (r *Router) build(kept kept, limit int) error {
 	c := r.config
 	options := bridge.Options{
 		Engine: r.engine, Resolve: r.resolver.Addresses, Traffic: kept.traffic(""), Drain: c.Drain,
-		Hints: r.hint, Records: r.record, Journal: r.journal, Log: c.Log, Clock: c.Clock,
+		Hints: r.hint, Records: r.record, Opened: c.Opened, Journal: r.journal, Log: c.Log, Clock: c.Clock,
 	}
 	for _, hc := range c.Hosts {
 		h := &host{name: hc.Name, verdicts: time.Second}
