@@ -52,6 +52,10 @@ type HTTPOptions struct {
 	// fails the check. An index that is missing is 0 then, as it is to Cloud Foundry's
 	// switchboard.
 	StatusOnly bool
+	// Body is how much of the body of an answer that is not healthy goes into the
+	// result's Detail, in bytes, on one line; 0: its first line, and no more than 120,
+	// of an answer that is not 200.
+	Body int
 }
 
 // Build is a [Builder].
@@ -78,6 +82,7 @@ func (o HTTPOptions) Build(spec Spec, target Target) (Checker, error) {
 		target: target,
 		url:    at.String(),
 		strict: o.StatusOnly,
+		body:   o.Body,
 		transport: &http.Transport{
 			Proxy:                  nil,
 			DialContext:            dialWithin(target),
@@ -109,6 +114,7 @@ type httpChecker struct {
 	target    Target
 	url       string
 	strict    bool
+	body      int
 	transport *http.Transport
 }
 
@@ -133,21 +139,22 @@ func (c *httpChecker) Check(ctx context.Context) Result {
 	switch {
 	case response.StatusCode == http.StatusServiceUnavailable:
 		// The status is the word; a body that did not arrive takes nothing from it.
-		return Result{Verdict: Unhealthy, Detail: status(response, body)}
+		return Result{Verdict: Unhealthy, Detail: c.status(response, body)}
 	case response.StatusCode != http.StatusOK:
-		return Result{Verdict: Failed, Detail: status(response, body)}
+		return Result{Verdict: Failed, Detail: c.status(response, body)}
 	case err != nil:
 		failed := c.failure(ctx, err)
 		failed.Detail = "status 200, reading the body: " + failed.Detail
 		return failed
-	case c.strict:
+	case c.strict || promisesJSON(response, body):
 		result := readJSON(body)
-		if result.Verdict != Failed && result.Index == nil {
+		if c.strict && result.Verdict != Failed && result.Index == nil {
 			result.Index = new(int)
 		}
+		if result.Verdict != Healthy {
+			result.Detail = c.quoting(result.Detail, body)
+		}
 		return result
-	case promisesJSON(response, body):
-		return readJSON(body)
 	default:
 		return Result{Verdict: Healthy, Detail: "status 200"}
 	}
@@ -186,10 +193,22 @@ func (c *httpChecker) failure(ctx context.Context, err error) Result {
 	return failed
 }
 
-func status(response *http.Response, body []byte) string {
+func (c *httpChecker) status(response *http.Response, body []byte) string {
 	said := fmt.Sprintf("status %d", response.StatusCode)
+	if c.body > 0 {
+		return c.quoting(said, body)
+	}
 	if excerpt := Line(string(body[:min(len(body), 4*maxDetail)])); excerpt != "" {
 		said += ": " + excerpt
+	}
+	return said
+}
+
+// quoting adds as much of the body as was asked for.
+func (c *httpChecker) quoting(said string, body []byte) string {
+	whole := strings.Join(strings.Fields(string(body[:min(len(body), 4*c.body)])), " ")
+	if excerpt := line(whole, c.body); excerpt != "" {
+		return said + ": " + excerpt
 	}
 	return said
 }

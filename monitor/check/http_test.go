@@ -258,6 +258,19 @@ var _ = Describe("HTTP", func() {
 		Entry("503", "HTTP/1.1 503 No\r\nConnection: close\r\n\r\n", check.Unhealthy, nil),
 	)
 
+	DescribeTable("tells as much of an unhealthy answer's body as it is told to",
+		func(answer, detail string) {
+			result := probe(check.HTTPOptions{StatusOnly: true, Body: 40}.Build, galera, aim(serve(replyTo(answer))), time.Second)
+			Expect(result.Detail).To(Equal(detail))
+		},
+		Entry("not healthy", ok(json, "{\"healthy\": false,\n  \"why\": \"donor\"}\n"), `says healthy: false: {"healthy": false, "why": "donor"}`),
+		Entry("no JSON", ok("text/html", "<p>\x00no</p>"), "status 200, but the body is not the JSON it should be: invalid character '<' looking for beginning of value: <p>?no</p>"),
+		Entry("503", "HTTP/1.1 503 No\r\nConnection: close\r\n\r\n1\n2 3", "status 503: 1 2 3"),
+		Entry("404 without a body", "HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n", "status 404"),
+		Entry("a longer one", "HTTP/1.1 500 No\r\nConnection: close\r\n\r\n"+strings.Repeat("x", 41), "status 500: "+strings.Repeat("x", 40)+"…"),
+		Entry("healthy", ok(json, `{"healthy":true}`), "says healthy: true"),
+	)
+
 	It("keeps no descriptor over 2,000 checks (M17)", func() {
 		address := serve(replyTo(ok(json, `{"healthy":true}`)))
 		checker, err := check.HTTP(galera, aim(address))

@@ -14,10 +14,12 @@ const maxDetail = 120
 // Line makes what a backend has said fit for a detail: its first line that is
 // not blank, without control characters, at most 120 bytes long. Checkers use it
 // for every text that they did not write themselves.
-func Line(text string) string {
-	// A rune beyond maxDetail cannot show; cutting first keeps this cheap for
+func Line(text string) string { return line(text, maxDetail) }
+
+func line(text string, most int) string {
+	// A rune beyond most cannot show; cutting first keeps this cheap for
 	// long answers of spaces.
-	text = strings.TrimLeftFunc(text[:min(len(text), 4*maxDetail)], unicode.IsSpace)
+	text = strings.TrimLeftFunc(text[:min(len(text), 4*most)], unicode.IsSpace)
 	if end := strings.IndexAny(text, "\r\n"); end >= 0 {
 		text = text[:end]
 	}
@@ -31,10 +33,10 @@ func Line(text string) string {
 			return r
 		}
 	}, text))
-	if len(text) <= maxDetail {
+	if len(text) <= most {
 		return text
 	}
-	end := maxDetail
+	end := most
 	for !utf8.RuneStart(text[end]) {
 		end--
 	}
