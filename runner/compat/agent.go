@@ -32,13 +32,17 @@ func newAgents(c Config, log *slog.Logger) (*agents, error) {
 	return a, nil
 }
 
+// maxBody is how much of an unhealthy answer the log repeats, in bytes, as the
+// fork does.
+const maxBody = 1 << 10
+
 func (a *agents) build(spec check.Spec, target check.Target) (check.Checker, error) {
 	spec.Path = a.paths[target.Backend.Name]
-	checker, err := check.HTTPOptions{TLS: a.secure, StatusOnly: true}.Build(spec, target)
+	checker, err := check.HTTPOptions{TLS: a.secure, StatusOnly: true, Body: maxBody}.Build(spec, target)
 	if err != nil {
 		return nil, err
 	}
-	log := a.log.With("component", target.Host+"-monitor", "backend", a.config.describe(target.Backend.Name), "endpoint", target.Address+spec.Path)
+	log := a.log.With("component", target.Host+"-monitor", "backend", a.config.describe(target.Backend.Name), "endpoint", a.config.endpoint(target.Backend.Name))
 	return chatty{checker, log}, nil
 }
 

@@ -1,6 +1,7 @@
 package compat
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -67,6 +68,9 @@ func New(c Config, log *slog.Logger) (*Daemon, error) {
 	rc.Log = slog.New(newWords(c, log.Handler()))
 	rc.Checks = map[string]check.Builder{agentCheck: agents.build}
 	rc.Records = d.observer.record
+	if log.Enabled(context.Background(), slog.LevelDebug) {
+		rc.Opened = d.observer.take
+	}
 	if d.router, err = runner.New(rc); err != nil {
 		return nil, fmt.Errorf("making the router: %w", err)
 	}

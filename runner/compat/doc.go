@@ -21,9 +21,9 @@
 // Keys and their names in errors, ports, addresses, credentials, the answers of
 // /v0 to the byte, the redirect to https before the question for a password, the
 // precedence of flags and environment (in cmd), exit codes, and the lines that
-// operators search the log for: see [NewHandler] and words.go. Traffic that was
-// disabled is enabled again by a restart, because there is no directory to keep
-// that in; the router's own configuration has one.
+// operators search the log for, with the names of their facts: see [NewHandler] and
+// words.go. Traffic that was disabled is enabled again by a restart, because there is
+// no directory to keep that in; the router's own configuration has one.
 //
 // # What is not, on purpose
 //
@@ -46,11 +46,20 @@
 //   - Agents are asked over https alone once GaleraAgentTLS is enabled, on their
 //     StatusPort. The fork falls back to plain HTTP on 9200, which anybody in between
 //     can bring about.
+//   - Redirects of agents are not followed.
 //   - Sessions are severed with RST, and half-close is honoured.
-//   - Names of backends and ports must differ; both would otherwise fail later.
-//   - Credentials are never logged. A session leaves one line, at debug, when it has
-//     ended, with its bytes and why; clients without a backend leave at most one line
-//     a second.
+//   - What could only fail later is refused at the start: backends with one name,
+//     one port for two things, ports beyond 65535, hosts that are neither an address
+//     nor a DNS name, a backend that is this proxy, times that nobody can mean.
+//   - "Proxy started" is logged once everything listens. The original logs it when a
+//     port is in use, too.
+//   - An error of PATCH /v0/cluster is all that is answered; the original lets the
+//     cluster's JSON follow.
+//   - A stop waits for no HTTP request that does not end.
+//   - Credentials are never logged. The line at the end of a session has its bytes
+//     and why it ended; clients without a backend leave at most one line a second.
+//     Where the original's log has Go's own values, of a signal or a URL, there is
+//     text.
 //
 // # Who may call what
 //

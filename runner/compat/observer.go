@@ -19,7 +19,8 @@ type observer struct {
 	config Config
 	log    *slog.Logger
 	router *runner.Router
-	// records has room for all sessions of a large router that are severed at once. What
+	// records are of sessions that have opened, without a reason, and of what has
+	// ended. It has room for all sessions of a large router that are severed at once. What
 	// does not fit is not logged: no session waits for its log line.
 	records chan bridge.Record
 	// told belongs to Run.
@@ -55,11 +56,16 @@ func newObserver(c Config, log *slog.Logger) *observer {
 	}
 }
 
-// record takes a record from any goroutine, and never waits.
+// record takes what has ended.
 func (o *observer) record(r bridge.Record) {
 	if r.Backend != "" && !o.log.Enabled(context.Background(), slog.LevelDebug) {
 		return
 	}
+	o.take(r)
+}
+
+// take takes a record from any goroutine, and never waits.
+func (o *observer) take(r bridge.Record) {
 	select {
 	case o.records <- r:
 	default:
@@ -139,9 +145,21 @@ func (o *observer) tell(r bridge.Record) {
 			log.Debug("Client refused", "client", r.Client, "reason", r.Reason)
 			return
 		}
-		log.Debug(fmt.Sprintf("Session closed from client at %s to backend at %s", r.Client, o.config.addressOf(r.Backend)),
-			"backend", r.Backend, "reason", r.Reason, "took", r.Took, "bytes_to_backend", r.ToBackend, "bytes_to_client", r.ToClient)
+		o.session(r)
 	}
+}
+
+// session logs the beginning of a session, or its end. In the original these lines
+// are of no port, so the port is a fact of the line here.
+func (o *observer) session(r bridge.Record) {
+	between := fmt.Sprintf("from client at %s to backend at %s", r.Client, o.config.addressOf(r.Backend))
+	log := o.log.With("port", r.Host, "backend", r.Backend)
+	if r.Reason == "" {
+		log.Debug("Session established " + between)
+		return
+	}
+	log.Debug("Session closed "+between,
+		"reason", r.Reason, "took", r.Took, "bytes_to_backend", r.ToBackend, "bytes_to_client", r.ToClient)
 }
 
 // complain logs at most once a second for each host and reason: with no backend
@@ -164,12 +182,27 @@ func (o *observer) complain(log *slog.Logger, words string, r bridge.Record) {
 }
 
 // statusLogger logs a host's status line every interval.
-func (d *Daemon) statusLogger(host string) process.Runner {
+type statusLogger struct {
+	process.Ticker
+	log      *slog.Logger
+	backends int
+}
+
+func (d *Daemon) statusLogger(host string) statusLogger {
 	log := d.log.With("component", host+"-status-logger")
-	return process.Ticker{Every: d.config.StatusLog.Interval, Do: func(context.Context) error {
-		log.Info("Status update", d.status(host)...)
-		return nil
+	return statusLogger{log: log, backends: len(d.config.Proxy.Backends), Ticker: process.Ticker{
+		Every: d.config.StatusLog.Interval,
+		Do: func(context.Context) error {
+			log.Info("Status update", d.status(host)...)
+			return nil
+		},
 	}}
+}
+
+// Run is that of a [process.Runner].
+func (s statusLogger) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
+	s.log.Info("Status logger starting", "interval", s.Every, "backend_count", s.backends)
+	return s.Ticker.Run(signals, ready)
 }
 
 // status are the fields of the fork's status line; those that would be empty are

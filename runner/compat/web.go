@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"fmt"
 	"html/template"
+	"io"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -90,7 +91,8 @@ func secretHeader(name string) bool {
 	return false
 }
 
-// logged logs requests of /v0 with their answers, at debug.
+// logged logs requests of /v0 with their answers, at debug. The line has facts and
+// no words, as in the original.
 func (d *Daemon) logged(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !strings.HasPrefix(r.URL.Path, "/v0") || !d.log.Enabled(r.Context(), slog.LevelDebug) {
@@ -105,16 +107,30 @@ func (d *Daemon) logged(next http.Handler) http.Handler {
 		}
 		// Before the handler, which may change the URL.
 		method, url := r.Method, r.URL.RequestURI()
+		asked := &excerpt{ReadCloser: r.Body}
+		r.Body = asked
 		answer := &recorder{ResponseWriter: w, status: http.StatusOK}
 		next.ServeHTTP(answer, r)
-		d.log.Debug("request",
-			slog.Group("request", "Method", method, "URL", url, "Host", r.Host, "RemoteAddr", r.RemoteAddr, "Header", header),
+		d.log.Debug("",
+			slog.Group("request", "Method", method, "URL", url, "Host", r.Host, "RemoteAddr", r.RemoteAddr, "Header", header, "Body", string(asked.body)),
 			slog.Group("response", "StatusCode", answer.status, "Header", answer.Header(), "Body", string(answer.body)))
 	})
 }
 
-// maxLogged is how much of an answer the log repeats, in bytes.
+// maxLogged is how much of a body the log repeats, in bytes.
 const maxLogged = 4 << 10
+
+// excerpt remembers for the log what a handler has read of a body.
+type excerpt struct {
+	io.ReadCloser
+	body []byte
+}
+
+func (e *excerpt) Read(p []byte) (int, error) {
+	n, err := e.ReadCloser.Read(p)
+	e.body = append(e.body, p[:min(n, maxLogged-len(e.body))]...)
+	return n, err
+}
 
 // recorder remembers an answer for the log.
 type recorder struct {

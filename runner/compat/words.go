@@ -2,8 +2,10 @@ package compat
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
+	"net"
 	"slices"
 	"sync"
 )
@@ -34,6 +36,20 @@ func (c Config) addressOf(name string) string {
 		}
 	}
 	return name
+}
+
+// endpoint is the URL that a backend's health is asked from.
+func (c Config) endpoint(name string) string {
+	scheme := "http"
+	if c.GaleraAgentTLS.Enabled {
+		scheme = "https"
+	}
+	for _, b := range c.Proxy.Backends {
+		if b.Name == name {
+			return scheme + "://" + net.JoinHostPort(b.Host, port(b.StatusPort)) + b.path()
+		}
+	}
+	return ""
 }
 
 // words says what the router logs in the words of the original, for those who
@@ -120,7 +136,11 @@ func (l line) say() error {
 		return l.turned(host)
 	case "stopping":
 		l.drop("heard")
-		return l.put(slog.LevelInfo, active+"-bridge-runner", "Received signal")
+		err := l.put(slog.LevelInfo, active+"-bridge-runner", "Received signal")
+		if l.config.Proxy.InactiveMysqlPort != 0 {
+			err = errors.Join(err, l.put(slog.LevelInfo, inactive+"-bridge-runner", "Received signal"))
+		}
+		return err
 	case "ready":
 		return l.put(slog.LevelDebug, "", l.record.Message)
 	case "api read", "api write":
@@ -160,6 +180,7 @@ func (l line) turned(host string) error {
 
 // failed is a probe that found a backend not healthy.
 func (l line) failed(level slog.Level, host string) error {
+	l.facts["endpoint"] = slog.StringValue(l.config.endpoint(l.facts["backend"].String()))
 	l.describe()
 	l.facts["error"] = slog.StringValue(l.take("detail"))
 	return l.put(level, host+"-monitor", "Healthcheck failed on backend")
