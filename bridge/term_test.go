@@ -409,7 +409,8 @@ var _ = Describe("Session", func() {
 		}
 		spec.ExpectReset(one)
 		spec.SayHello(two)
-		Expect(r.reasons()).To(ConsistOf(bridge.Killed))
+		// The record is made after the reset.
+		Eventually(r.reasons).Should(ConsistOf(bridge.Killed))
 	})
 
 	Context("when the backend cannot be reached", func() {
