@@ -112,8 +112,7 @@ func (l line) say() error {
 	host := l.take("host")
 	switch l.record.Message {
 	case "listening":
-		l.drop("listener")
-		return l.put(slog.LevelInfo, host+"-bridge-runner", "Proxy listening on "+l.take("address"))
+		return l.put(slog.LevelInfo, l.take("listener")+"-bridge-runner", "Proxy listening on "+l.take("address"))
 	case "stopped listening":
 		return l.put(slog.LevelInfo, l.take("listener")+"-bridge-runner", "Proxy runner has exited")
 	case "cannot accept":
