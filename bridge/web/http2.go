@@ -47,11 +47,11 @@ func newHTTP2Front(s *Server) *http2Front {
 		serving: map[net.Conn]*served{}, streams: map[*stream]struct{}{},
 	}
 	protocols := new(http.Protocols)
-	protocols.SetHTTP2(true)
+	// TLS has been taken off already.
 	protocols.SetUnencryptedHTTP2(true)
 	f.http = &http.Server{
 		Handler: f, Protocols: protocols, IdleTimeout: s.o.Idle, MaxHeaderBytes: s.o.Limits.Head,
-		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: s.o.Idle},
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReadFrameSize: frameMax, MaxDecoderHeaderTableSize: headerTable, SendPingTimeout: s.o.Idle},
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, connKey{}, f.of(c))
@@ -74,7 +74,8 @@ func (f *http2Front) of(c net.Conn) *conn {
 }
 
 // serve has a connection served, and returns when it is closed.
-func (f *http2Front) serve(c *conn, to net.Conn) {
+func (f *http2Front) serve(c *conn, raw net.Conn) {
+	to := newFrames(raw)
 	s := &served{conn: c, ended: make(chan struct{})}
 	f.mu.Lock()
 	if f.shutOff {

@@ -1,0 +1,189 @@
+package web
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+
+	"golang.org/x/net/http2/hpack"
+)
+
+// frames is a connection of HTTP/2 as its server reads it. It makes up for where the
+// standard library's server is not as strict, or stricter, than RFC 9113 wants:
+//
+//   - A field that belongs to a connection, and a TE that is not "trailers", make a
+//     request malformed (section 8.2.2), which the library answers with 400. Here they
+//     end the connection.
+//   - A setting may be there more than once (section 6.5.3), which the library refuses.
+//     Here only the last one is passed on.
+type frames struct {
+	net.Conn
+	from    *bufio.Reader
+	preface int    // bytes of it that are still to come
+	ready   []byte // of a frame that was read whole
+	whole   []byte // holds it
+	passing int    // bytes of a frame that are passed on as they come
+	fields  *hpack.Decoder
+	failure error // what the fields are to be refused for
+	lost    bool  // the fields cannot be read, as the server will notice
+}
+
+// RFC 9113, sections 4.1 and 6.
+const (
+	frameHeader       = 9
+	frameMax          = 16384
+	frameHeaders      = 1
+	frameSettings     = 4
+	frameContinuation = 9
+	flagAck           = 1
+	flagPadded        = 8
+	flagPriority      = 32
+	prefaceLength     = 24
+	headerTable       = 4096 // bytes, as the standard library's server announces
+)
+
+var errConnectionField = errors.New("a request of HTTP/2 has a field that belongs to a connection")
+
+func newFrames(c net.Conn) *frames {
+	f := &frames{Conn: c, from: bufio.NewReaderSize(c, frameHeader+frameMax), preface: prefaceLength}
+	f.fields = hpack.NewDecoder(headerTable, f.look)
+	return f
+}
+
+// Read passes frames on.
+func (f *frames) Read(p []byte) (int, error) {
+	if len(f.ready) == 0 && f.preface+f.passing == 0 {
+		if err := f.next(); err != nil {
+			return 0, err
+		}
+	}
+	if len(f.ready) > 0 {
+		n := copy(p, f.ready)
+		f.ready = f.ready[n:]
+		return n, nil
+	}
+	left := &f.passing
+	if f.preface > 0 {
+		left = &f.preface
+	}
+	n, err := f.from.Read(p[:min(len(p), *left)])
+	*left -= n
+	return n, err
+}
+
+// next begins the next frame: one that is looked at is read whole.
+func (f *frames) next() error {
+	header, err := f.from.Peek(frameHeader)
+	if err != nil {
+		if len(header) > 0 && err == io.EOF {
+			return io.ErrUnexpectedEOF
+		}
+		return err
+	}
+	length := int(header[0])<<16 | int(header[1])<<8 | int(header[2])
+	kind, flags := header[3], header[4]
+	looked := kind == frameHeaders || kind == frameContinuation || kind == frameSettings && flags&flagAck == 0
+	if !looked || length > frameMax {
+		f.passing = frameHeader + length
+		return nil
+	}
+	if f.whole == nil {
+		f.whole = make([]byte, frameHeader+frameMax)
+	}
+	f.ready = f.whole[:frameHeader+length]
+	if _, err := io.ReadFull(f.from, f.ready); err != nil {
+		f.ready = nil
+		return err
+	}
+	if kind == frameSettings {
+		f.ready = lastSettings(f.ready)
+		return nil
+	}
+	return f.inspect(kind, flags, f.ready[frameHeader:])
+}
+
+// inspect reads the fields in a frame.
+func (f *frames) inspect(kind, flags byte, payload []byte) error {
+	if kind == frameHeaders {
+		var ok bool
+		if payload, ok = fragment(flags, payload); !ok {
+			return nil
+		}
+	}
+	if f.lost {
+		return nil
+	}
+	if _, err := f.fields.Write(payload); err != nil {
+		f.lost = true
+		return nil
+	}
+	const endHeaders = 4
+	if flags&endHeaders != 0 && f.fields.Close() != nil {
+		f.lost = true
+	}
+	return f.failure
+}
+
+// fragment is the field block fragment of a HEADERS frame (RFC 9113, section 6.2).
+func fragment(flags byte, payload []byte) ([]byte, bool) {
+	padding := 0
+	if flags&flagPadded != 0 {
+		if len(payload) == 0 {
+			return nil, false
+		}
+		padding, payload = int(payload[0]), payload[1:]
+	}
+	if flags&flagPriority != 0 {
+		const priority = 5
+		if len(payload) < priority {
+			return nil, false
+		}
+		payload = payload[priority:]
+	}
+	if padding > len(payload) {
+		return nil, false
+	}
+	return payload[:len(payload)-padding], true
+}
+
+// look is called for every field.
+func (f *frames) look(field hpack.HeaderField) {
+	switch field.Name {
+	case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade":
+		f.failure = errConnectionField
+	case "te":
+		if field.Value != "trailers" {
+			f.failure = errConnectionField
+		}
+	}
+}
+
+// lastSettings takes out of a SETTINGS frame what a later setting of it replaces.
+func lastSettings(frame []byte) []byte {
+	const size = 6
+	payload := frame[frameHeader:]
+	if len(payload)%size != 0 {
+		return frame
+	}
+	kept := frame[:frameHeader]
+	for at := 0; at < len(payload); at += size {
+		setting := payload[at : at+size]
+		if !hasSetting(payload[at+size:], binary.BigEndian.Uint16(setting)) {
+			kept = append(kept, setting...)
+		}
+	}
+	length := len(kept) - frameHeader
+	kept[0], kept[1], kept[2] = byte(length>>16), byte(length>>8), byte(length)
+	return kept
+}
+
+func hasSetting(payload []byte, id uint16) bool {
+	for ; len(payload) > 0; payload = payload[6:] {
+		if binary.BigEndian.Uint16(payload) == id {
+			return true
+		}
+	}
+	return false
+}
