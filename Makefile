@@ -42,17 +42,19 @@ fuzz: ## Fuzz every fuzz target for FUZZTIME (30s) each
 	done
 
 .PHONY: bench
-bench: ## Measure against HAProxy and nginx
-	@$(call need,haproxy:haproxy nginx:nginx /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream)
+bench: ## Measure against HAProxy and nginx, and with real database servers
+	@$(call need,haproxy:haproxy nginx:nginx /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream $(SERVERS))
 	go run ./fixtures/bench
+
+# The servers that both specs and benchmarks run.
+SERVERS := redis-server:redis-server mariadbd:mariadb-server mariadb:mariadb-client \
+	/usr/lib/galera/libgalera_smm.so:galera-4 rsync:rsync \
+	/usr/lib/postgresql/*/bin/initdb:postgresql psql:postgresql-client
 
 # What the specs and the race detector need beside Go.
 .PHONY: tools
 tools: ## Install what the specs need (Debian, as root), or say what is missing
-	@$(call need,gcc:gcc /usr/include/stdlib.h:libc6-dev git:git ip:iproute2 rsync:rsync \
-		redis-server:redis-server redis-benchmark:redis-tools \
-		mariadbd:mariadb-server mariadb:mariadb-client /usr/lib/galera/libgalera_smm.so:galera-4 \
-		/usr/lib/postgresql/*/bin/initdb:postgresql psql:postgresql-client)
+	@$(call need,gcc:gcc /usr/include/stdlib.h:libc6-dev git:git ip:iproute2 redis-benchmark:redis-tools $(SERVERS))
 
 # need looks for program:package and /file:package pairs. As root it installs the packages that
 # are missing. Otherwise it says which those are: specs that need them are then
@@ -75,6 +77,6 @@ fi; \
 if [ -n "$$packages" ]; then \
 	echo "missing Debian packages: $$packages(install them, or run this as root)"; \
 	if [ -n "$${CI:-}" ]; then exit 1; fi; \
-	echo "specs that need them will be skipped"; \
+	echo "what needs them will be left out"; \
 fi
 endef

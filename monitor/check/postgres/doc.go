@@ -25,6 +25,6 @@
 // are for people, and TLS is either verified in full or off.
 //
 // A checker belongs to one goroutine, as package check says. Only pgconn of pgx is
-// used, no pool. It is the only importer of pgx, so a router without PostgreSQL
+// used, no pool. No other package of a router imports pgx, so one without PostgreSQL
 // backends does not link it.
 package postgres
