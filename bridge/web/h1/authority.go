@@ -6,13 +6,17 @@ import "bytes"
 // (RFC 1035, section 2.3.4).
 const maxHost = 254
 
-// SplitAuthority splits an authority that Parse accepted. The brackets of an IPv6
-// address stay with the host; port is empty if there is none.
+// SplitAuthority splits an authority that Parse accepted. An IPv6 address comes without
+// its brackets; port is empty if there is none.
 func SplitAuthority(authority []byte) (host, port []byte) {
+	host = authority
 	if at := bytes.LastIndexByte(authority, ':'); at >= 0 && authority[len(authority)-1] != ']' {
-		return authority[:at], authority[at+1:]
+		host, port = authority[:at], authority[at+1:]
 	}
-	return authority, nil
+	if len(host) > 0 && host[0] == '[' {
+		host = host[1 : len(host)-1]
+	}
+	return host, port
 }
 
 // checkAuthority checks host [":" port] (RFC 3986, section 3.2). A host is an IPv6
@@ -78,7 +82,8 @@ func isPort(b []byte) bool {
 	return n <= 65535
 }
 
-// isIPv6: IPv6address of RFC 3986, section 3.2.2, so without a zone.
+// isIPv6: IPv6address of RFC 3986, section 3.2.2, so without a zone. "::" stands for one
+// group of zeros or more.
 func isIPv6(b []byte) bool {
 	groups, compressed := 0, false
 	if len(b) >= 2 && b[0] == ':' && b[1] == ':' {
@@ -92,7 +97,7 @@ func isIPv6(b []byte) bool {
 		}
 		if end < len(b) && b[end] == '.' {
 			groups += 2
-			return isIPv4(b) && (groups == 8 || compressed && groups < 8)
+			return isIPv4(b) && (compressed && groups < 8 || !compressed && groups == 8)
 		}
 		if end == 0 || end > 4 {
 			return false
@@ -112,7 +117,7 @@ func isIPv6(b []byte) bool {
 			b = b[1:]
 		}
 	}
-	return groups == 8 || compressed && groups < 8
+	return compressed && groups < 8 || !compressed && groups == 8
 }
 
 // isIPv4: four numbers up to 255, without leading zeros.
@@ -155,8 +160,7 @@ func sameAuthority(a, b []byte, standardPort string) bool {
 }
 
 // sameHost compares two valid hosts, in any case. The bytes that a host has beside
-// letters are the same with bit 5 set, except '_', '[' and ']', which then are no byte
-// of a host.
+// letters have bit 5 set, except '_', which with it is no byte of a host.
 func sameHost(a, b []byte) bool {
 	if len(a) != len(b) {
 		return false

@@ -44,29 +44,28 @@ func equalFold(b []byte, low string) bool {
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
 // control returns the index of the first control byte, HTAB among them, or len(b).
-// It looks at eight bytes at a time: of a word's bytes, those that borrow from their
-// top bit when 0x20 is subtracted are below it, and those that do when 1 is subtracted
-// from their difference to DEL are DEL. A borrow from the byte below can only mark a byte
-// above a true one, so the lowest mark is always right.
+// It looks at eight bytes at a time: with its top bit off, a byte from 0x20 on gets it
+// back when 0x60 is added, and only DEL does when 1 is added, so no sum spills over into
+// the next byte. Those that had it are no control bytes.
 func control(b []byte) int {
 	const (
 		ones = 0x0101010101010101
 		tops = 0x8080808080808080
 	)
-	i := 0
-	for ; i+8 <= len(b); i += 8 {
-		word := binary.LittleEndian.Uint64(b[i:])
-		del := word ^ 0x7f*ones
-		if marks := ((word-0x20*ones)&^word | (del-ones)&^del) & tops; marks != 0 {
-			return i + bits.TrailingZeros64(marks)/8
+	rest := b
+	for ; len(rest) >= 8; rest = rest[8:] {
+		word := binary.LittleEndian.Uint64(rest)
+		low := word &^ tops
+		if marks := (^(low + 0x60*ones) | (low + ones)) &^ word & tops; marks != 0 {
+			return len(b) - len(rest) + bits.TrailingZeros64(marks)/8
 		}
 	}
-	for ; i < len(b); i++ {
-		if b[i] < 0x20 || b[i] == 0x7f {
-			return i
+	for i, c := range rest {
+		if c < 0x20 || c == 0x7f {
+			return len(b) - len(rest) + i
 		}
 	}
-	return i
+	return len(b)
 }
 
 // text returns how many bytes at the start of b may stand in a field value or a reason:

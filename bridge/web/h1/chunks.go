@@ -42,7 +42,8 @@ const (
 
 const (
 	maxChunkLine = 1024     // bytes of a chunk's first line, without CRLF
-	maxExcess    = 16 << 10 // as net/http has it
+	freeLine     = 16       // bytes of a chunk's framing that need no data
+	maxExcess    = 16 << 10 // bytes of further framing without data
 	maxTrailer   = 8 << 10  // bytes of a trailer section, with the empty line
 	maxTrailers  = 32
 )
@@ -78,7 +79,7 @@ func (c *Chunks) Next(buf []byte) (data []byte, n int, done bool, err *Error) {
 }
 
 // Trailers returns the trailers that may be passed on, once Next was done (RFC 9110,
-// section 6.5.1). They are valid until the Chunks is used again.
+// section 6.5.1). They lie in memory of their own, not in what Next was given.
 func (c *Chunks) Trailers() []Field { return c.trailers }
 
 // step takes one byte of framing.
@@ -132,26 +133,27 @@ func (c *Chunks) extend(b byte) *Error {
 	if c.line++; c.line > maxChunkLine+1 {
 		return errChunkLong
 	}
-	isText := b >= ' ' && b != 0x7f || b == '\t'
+	token := lower[b] != 0
+	text := b >= ' ' && b != 0x7f || b == '\t'
+	complete := c.state == inSize || c.state == inExtName || c.state == inExtValue || c.state == afterExtQuoted
 	switch {
 	case c.state == inExtQuoted && b == '"':
 		c.state = afterExtQuoted
-	case c.state == inExtQuoted && b == '\\' && isText:
+	case c.state == inExtQuoted && b == '\\':
 		c.state = inExtEscaped
-	case c.state == inExtEscaped && isText:
+	case (c.state == inExtQuoted || c.state == inExtEscaped) && text:
 		c.state = inExtQuoted
-	case c.state == inExtQuoted && isText:
 	case c.state == atExtValue && b == '"':
 		c.state = inExtQuoted
-	case (c.state == atExtName || c.state == inExtName) && lower[b] != 0:
+	case (c.state == atExtName || c.state == inExtName) && token:
 		c.state = inExtName
-	case (c.state == atExtValue || c.state == inExtValue) && lower[b] != 0:
+	case (c.state == atExtValue || c.state == inExtValue) && token:
 		c.state = inExtValue
 	case c.state == inExtName && b == '=':
 		c.state = atExtValue
-	case (c.state == inSize || c.state == inExtName || c.state == inExtValue || c.state == afterExtQuoted) && b == ';':
+	case complete && b == ';':
 		c.state = atExtName
-	case (c.state == inSize || c.state == inExtName || c.state == inExtValue || c.state == afterExtQuoted) && b == '\r':
+	case complete && b == '\r':
 		c.state = afterSize
 	case b == '\n':
 		return errBareLF
@@ -163,12 +165,10 @@ func (c *Chunks) extend(b byte) *Error {
 
 // begin begins a chunk whose first line was read.
 func (c *Chunks) begin() *Error {
-	// line counts the CR; LF and the CRLF after the data are the other three bytes, of
-	// which net/http does not count the first two either.
-	c.excess += int64(c.line) - 1 + 2 - 16
-	if c.excess -= 2 * min(c.size, maxExcess+maxChunkLine); c.excess < 0 {
-		c.excess = 0
-	}
+	// As net/http counts: the line without its CRLF, which line has the CR of, and two
+	// bytes more.
+	c.excess += int64(c.line) + 1 - freeLine - 2*min(c.size, maxExcess)
+	c.excess = max(c.excess, 0)
 	switch {
 	case c.excess > maxExcess:
 		return errChunkExcess

@@ -19,6 +19,18 @@ type message struct {
 	websocket            bool // Upgrade is websocket and nothing else
 }
 
+// firstLine cuts the first line off a head.
+func firstLine(head []byte) (line, fields []byte, err *Error) {
+	end := text(head)
+	if end+len(CRLF) > len(head) {
+		return nil, nil, errHeadCut
+	}
+	if head[end] != '\r' || head[end+1] != '\n' {
+		return nil, nil, badByte(head, end)
+	}
+	return head[:end:end], head[end+len(CRLF):], nil
+}
+
 // version reads HTTP-version (RFC 9112, section 2.3). It is case-sensitive.
 func version(b []byte) (minor int, err *Error) {
 	switch string(b) {

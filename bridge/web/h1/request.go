@@ -38,24 +38,20 @@ type Request struct {
 // holds nothing of use.
 func (r *Request) Parse(head []byte, l Limits) *Error {
 	*r = Request{Fields: r.Fields[:0], path: r.path[:0]}
-	if len(head) >= 2 && head[0] == '\r' && head[1] == '\n' {
-		head = head[2:]
-	}
 	if len(head) > l.head() {
 		return errHeadLong
 	}
-	end := text(head)
-	if end+2 > len(head) {
-		return errHeadCut
+	if bytes.HasPrefix(head, []byte(CRLF)) {
+		head = head[len(CRLF):]
 	}
-	if head[end] != '\r' || head[end+1] != '\n' {
-		return badByte(head, end)
-	}
-	if err := r.line(head[:end:end], l); err != nil {
+	line, fields, err := firstLine(head)
+	if err != nil {
 		return err
 	}
-	var err *Error
-	if r.Fields, err = parseFields(r.Fields, head[end+2:], l.fields()); err != nil {
+	if err := r.line(line, l); err != nil {
+		return err
+	}
+	if r.Fields, err = parseFields(r.Fields, fields, l.fields()); err != nil {
 		return err
 	}
 	m := message{minor: r.Minor}

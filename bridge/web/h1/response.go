@@ -44,18 +44,14 @@ func (r *Response) parse(head []byte, l Limits, toHEAD bool) *Error {
 	if len(head) > l.head() {
 		return errHeadLong
 	}
-	end := text(head)
-	if end+2 > len(head) {
-		return errHeadCut
-	}
-	if head[end] != '\r' || head[end+1] != '\n' {
-		return badByte(head, end)
-	}
-	if err := r.line(head[:end:end]); err != nil {
+	line, fields, err := firstLine(head)
+	if err != nil {
 		return err
 	}
-	var err *Error
-	if r.Fields, err = parseFields(r.Fields, head[end+2:], l.fields()); err != nil {
+	if err := r.line(line); err != nil {
+		return err
+	}
+	if r.Fields, err = parseFields(r.Fields, fields, l.fields()); err != nil {
 		return err
 	}
 	m := message{minor: r.Minor}

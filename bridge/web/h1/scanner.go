@@ -86,7 +86,8 @@ func (s *Scanner) lines(buf []byte, l Limits) (int, *Error) {
 		if !s.lined && !s.Response {
 			limit = min(limit, s.start+l.requestLine()+len("\r\n"))
 		}
-		end := min(len(buf), limit)
+		// A limit may be less than the empty line that was skipped.
+		end := max(s.pos, min(len(buf), limit))
 		s.pos += text(buf[s.pos:end])
 		switch {
 		case s.pos+1 < end && buf[s.pos] == '\r' && buf[s.pos+1] == '\n':
