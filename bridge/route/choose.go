@@ -1,7 +1,6 @@
 package route
 
 import (
-	"encoding/binary"
 	"math"
 	"math/bits"
 	"slices"
@@ -17,7 +16,7 @@ type Member struct {
 }
 
 // Chooser chooses one of its members. It is immutable and allocates nothing when it
-// chooses. Who is down is no member: make another Chooser.
+// chooses. Who is down is no member: make another Chooser of those who are up.
 //
 // What is chosen is the member's index in what was given to [NewChooser], or -1 if
 // nobody is left. Members in skip, given by index, are not chosen: they were tried
@@ -87,71 +86,71 @@ func (c *Chooser) Random(r uint64, skip []int) int {
 	return -1
 }
 
-// Least chooses the member that has the least load for its weight. Among several,
-// each is as likely as its weight says, and r, uniform over all its values, decides.
-// load is called once for each member that is looked at.
+// Least chooses the member that has the least load for its weight, load/weight. Among
+// several, each is as likely as its weight says; r, uniform over all its values,
+// decides. load is asked once for each member that is not skipped.
 func (c *Chooser) Least(load func(i int) int, r uint64, skip []int) int {
-	least, leastLoad, ties := member{at: -1, weight: 1}, uint64(math.MaxUint64), uint64(0)
+	var least member
+	var leastLoad, ties uint64
 	for _, m := range c.members {
 		if slices.Contains(skip, m.at) {
 			continue
 		}
 		load := uint64(max(load(m.at), 0))
+		// load/m.weight against leastLoad/least.weight, with neither division nor overflow.
 		hi, lo := bits.Mul64(load, least.weight)
 		leastHi, leastLo := bits.Mul64(leastLoad, m.weight)
 		switch {
-		case least.at < 0 || hi < leastHi || hi == leastHi && lo < leastLo:
+		case ties == 0 || hi < leastHi || hi == leastHi && lo < leastLo:
 			least, leastLoad, ties = m, load, m.weight
 		case hi == leastHi && lo == leastLo:
+			// It takes the place of the ones before with its share of all so far, so in the end
+			// each has its share.
 			ties += m.weight
-			r = mix(r+golden, golden)
+			r = mix(r, ties)
 			if point, _ := bits.Mul64(r, ties); point < m.weight {
 				least, leastLoad = m, load
 			}
 		}
 	}
+	if ties == 0 {
+		return -1
+	}
 	return least.at
 }
 
-// Sticky chooses the same member for the same key, on every machine and after every
-// restart, by weighted rendezvous hashing: for each member u, a number between 0 and 1, is
-// made from key and its name, and the one with the highest weight / -ln(u) is
-// chosen. Each member is chosen for its share of keys, and if the members change,
-// only the keys change theirs that must.
+// Sticky chooses the same member for the same key, on every router and after every
+// restart, by weighted rendezvous hashing (Schindelhauer and Schomaker 2005): a
+// member's score is weight / -ln(u), where u, between 0 and 1, is made of the hash of key
+// and its name, and the highest score wins. So each member gets its share of the keys; if
+// a member goes, only its keys move; if a weight changes, keys move only towards the
+// members whose share grew.
 func (c *Chooser) Sticky(key []byte, skip []int) int {
-	k := hash64(key)
-	best, high := -1, 0.0
-	for _, m := range c.members {
-		if len(skip) > 0 && slices.Contains(skip, m.at) {
+	hash := hash64(key)
+	var best *member
+	high := 0.0
+	for i := range c.members {
+		m := &c.members[i]
+		if slices.Contains(skip, m.at) {
 			continue
 		}
-		u := (float64(mix(k^m.hash, golden)>>11) + 0.5) / (1 << 53)
-		if score := float64(m.weight) / -math.Log(u); score > high {
-			best, high = m.at, score
+		u := min((float64(mix(hash, m.hash)>>11)+0.5)/(1<<53), below1)
+		// As -ln(u) > 1-u, most lose without a logarithm. The slack is for rounding.
+		if float64(m.weight) < high*(1-u)*(1-1e-9) {
+			continue
+		}
+		// Names decide between equal scores, so the order of members never does.
+		score := float64(m.weight) / -math.Log(u)
+		if score > high || score == high && m.name < best.name {
+			best, high = m, score
 		}
 	}
-	return best
-}
-
-const golden = 0x9e3779b97f4a7c15
-
-// mix spreads each bit of a over the whole result.
-func mix(a, b uint64) uint64 {
-	hi, lo := bits.Mul64(a^b, 0xd6e8feb86659fd93)
-	x := hi ^ lo
-	x ^= x >> 32
-	x *= 0xd6e8feb86659fd93
-	x ^= x >> 29
-	return x
-}
-
-func hash64(b []byte) uint64 {
-	h := uint64(len(b)) * golden
-	for len(b) >= 8 {
-		h = mix(h^binary.LittleEndian.Uint64(b), golden)
-		b = b[8:]
+	if best == nil {
+		return -1
 	}
-	var tail [8]byte
-	copy(tail[:], b)
-	return mix(h^binary.LittleEndian.Uint64(tail[:]), golden+1)
+	return best.at
 }
+
+// below1 is the greatest number below 1, to which the greatest u is rounded: 1 has
+// the logarithm 0.
+const below1 = 1 - 1.0/(1<<53)

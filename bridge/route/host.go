@@ -3,6 +3,7 @@ package route
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -44,6 +45,40 @@ const (
 	Sticky Choose = "sticky"
 )
 
+// Pack returns a copy of h that takes three objects of memory, whatever h was made of:
+// its strings are parts of one. A table of many hosts should have packed ones: there is
+// less for the garbage collector to follow, and a name that was cut from a long
+// answer does not keep that.
+func (h *Host) Pack() *Host {
+	var text []byte
+	h.strings(func(s *string) { text = append(text, *s...) })
+	rest := string(text)
+	packed := *h
+	packed.Backends = slices.Clone(h.Backends)
+	packed.strings(func(s *string) { *s, rest = rest[:len(*s)], rest[len(*s):] })
+	for _, policy := range []Policy{Active, Balance} {
+		if packed.Policy == policy {
+			packed.Policy = policy
+		}
+	}
+	for _, choose := range []Choose{Random, LeastSessions, Sticky} {
+		if packed.Choose == choose {
+			packed.Choose = choose
+		}
+	}
+	return &packed
+}
+
+// strings calls use with the strings of h that are its own.
+func (h *Host) strings(use func(s *string)) {
+	use(&h.Name)
+	use(&h.StickyBy.Name)
+	for i := range h.Backends {
+		use(&h.Backends[i].Name)
+		use(&h.Backends[i].Address)
+	}
+}
+
 // validate returns all that is wrong with h.
 func (h *Host) validate() error {
 	if h == nil {
@@ -59,7 +94,7 @@ func (h *Host) validate() error {
 			wrong("%w", err)
 		} else if canonical != suffix {
 			wrong("the name is not in its one spelling, %q", h.Name[:len(h.Name)-len(suffix)]+canonical)
-		} else if wildcard && literal([]byte(suffix)) {
+		} else if wildcard && literal(suffix) {
 			wrong("nothing stands before an IP address")
 		}
 	}
@@ -75,8 +110,10 @@ func (h *Host) validate() error {
 	default:
 		wrong("policy is %q or %q, not %q", Active, Balance, h.Policy)
 	}
-	if sticky := h.Choose == Sticky; sticky != (h.StickyBy != StickyBy{}) {
-		wrong("choose %q and sticky_by %q do not go together", h.Choose, h.StickyBy)
+	if h.Choose == Sticky && h.StickyBy == (StickyBy{}) {
+		wrong("choose is %q, and sticky_by does not say what by", Sticky)
+	} else if h.Choose != Sticky && h.StickyBy != (StickyBy{}) {
+		wrong("sticky_by has no meaning unless choose is %q", Sticky)
 	}
 	for i, b := range h.Backends {
 		if err := ValidBackendName(b.Name); err != nil {

@@ -3,6 +3,7 @@ package route
 import (
 	"bytes"
 	"net/netip"
+	"strings"
 )
 
 // Key returns the name that a table is asked for, given what a client sent: a
@@ -54,7 +55,7 @@ func Key(dst, authority []byte) ([]byte, bool) {
 		}
 		last = c
 	}
-	if kinds[host[0]] == nameMark {
+	if kinds[host[0]] == nameMark || last == '.' {
 		return nil, false
 	}
 	if !upper {
@@ -96,12 +97,12 @@ func validPort(digits []byte) bool {
 }
 
 // literal tells whether key, which is a key, is an IP address.
-func literal(key []byte) bool {
-	if bytes.IndexByte(key, ':') >= 0 {
+func literal(key string) bool {
+	if strings.IndexByte(key, ':') >= 0 {
 		return true
 	}
 	octets, octet, digits := 1, 0, 0
-	for _, c := range key {
+	for _, c := range []byte(key) {
 		switch {
 		case c == '.' && digits > 0:
 			octets, octet, digits = octets+1, 0, 0
@@ -124,16 +125,16 @@ const (
 )
 
 // kinds is what each byte is in a name, 0 if it has no place there.
-var kinds = func() (kinds [256]byte) {
-	for c := range kinds {
+var kinds = func() (all [256]byte) {
+	for c := range all {
 		switch {
 		case 'a' <= c && c <= 'z' || '0' <= c && c <= '9':
-			kinds[c] = nameLower
+			all[c] = nameLower
 		case 'A' <= c && c <= 'Z':
-			kinds[c] = nameUpper
+			all[c] = nameUpper
 		case c == '.' || c == '-' || c == '_':
-			kinds[c] = nameMark
+			all[c] = nameMark
 		}
 	}
-	return kinds
+	return all
 }()

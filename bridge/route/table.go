@@ -1,11 +1,11 @@
 package route
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"iter"
 	"strings"
+	"unsafe"
 )
 
 // Table says which host a name is. It is immutable, so it may be used by
@@ -60,45 +60,52 @@ func (t *Table) With(put []*Host, drop []string) (*Table, error) {
 		return nil, errors.Join(errs...)
 	}
 	next := *t
-	exact, wild := next.exact.edit(), next.wild.edit()
-	for _, name := range drop {
-		if name == CatchAll {
-			next.any = nil
-		} else if suffix, ok := strings.CutPrefix(name, "*."); ok {
-			wild.drop(suffix)
-		} else {
-			exact.drop(name)
+	var exact, wild []change
+	to := func(name string, h *Host) {
+		switch {
+		case name == CatchAll:
+			next.any = h
+		case strings.HasPrefix(name, "*."):
+			wild = append(wild, change{key: keyOf(name), host: h})
+		default:
+			exact = append(exact, change{key: keyOf(name), host: h})
 		}
+	}
+	for _, name := range drop {
+		to(name, nil)
 	}
 	for _, h := range put {
-		if h.Name == CatchAll {
-			next.any = h
-		} else if suffix, ok := strings.CutPrefix(h.Name, "*."); ok {
-			wild.put(suffix, h)
-		} else {
-			exact.put(h.Name, h)
-		}
+		to(h.Name, h)
 	}
-	next.exact, next.wild = exact.done(), wild.done()
+	next.exact, next.wild = t.exact.with(exact), t.wild.with(wild)
 	return &next, nil
 }
+
+// keyOf is what a host named name is found by: for a wildcard what it ends in.
+func keyOf(name string) string { return strings.TrimPrefix(name, "*.") }
 
 // Lookup returns the host that name is, nil if none: the exact one, else the
 // wildcard with the most labels, else the catch-all. The name is as [Key] made it.
 // An IP address is no name with labels, so no wildcard stands for it.
 func (t *Table) Lookup(name []byte) *Host {
+	// Not a copy: nothing keeps the string, and name does not change meanwhile.
+	return t.LookupString(unsafe.String(unsafe.SliceData(name), len(name)))
+}
+
+// LookupString is [Table.Lookup] for a string.
+func (t *Table) LookupString(name string) *Host {
 	if t == nil {
 		return nil
 	}
 	if h := t.exact.get(name); h != nil {
 		return h
 	}
-	if t.wild.len() == 0 || literal(name) {
+	if t.wild.n == 0 || literal(name) {
 		return t.any
 	}
 	suffix := name
 	for range t.options.Depth {
-		at := bytes.IndexByte(suffix, '.')
+		at := strings.IndexByte(suffix, '.')
 		if at < 0 {
 			break
 		}
@@ -110,22 +117,19 @@ func (t *Table) Lookup(name []byte) *Host {
 	return t.any
 }
 
-// LookupString is [Table.Lookup] for a string.
-func (t *Table) LookupString(name string) *Host { return t.Lookup([]byte(name)) }
-
 // Get returns the host whose own name is name, wildcards and the catch-all being
 // names like others here; nil if there is none.
 func (t *Table) Get(name string) *Host {
 	if t == nil {
 		return nil
 	}
-	if name == CatchAll {
+	switch {
+	case name == CatchAll:
 		return t.any
+	case strings.HasPrefix(name, "*."):
+		return t.wild.get(keyOf(name))
 	}
-	if suffix, ok := strings.CutPrefix(name, "*."); ok {
-		return t.wild.get([]byte(suffix))
-	}
-	return t.exact.get([]byte(name))
+	return t.exact.get(name)
 }
 
 // Len is how many hosts there are.
@@ -133,7 +137,7 @@ func (t *Table) Len() int {
 	if t == nil {
 		return 0
 	}
-	n := t.exact.len() + t.wild.len()
+	n := t.exact.n + t.wild.n
 	if t.any != nil {
 		n++
 	}
