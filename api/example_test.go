@@ -25,7 +25,7 @@ func ExampleSources_Cluster() {
 			Counts: func() bridge.Counts { return bridge.Counts{Sessions: 12} },
 		}},
 	}
-	backend := route.Backend{Name: "db-0", Address: "10.0.0.1:3306"}
+	backend := route.NewBackend("db-0", "10.0.0.1:3306")
 	cluster.Put(bridge.Cluster{Active: bridge.Active{Backend: &backend, Epoch: 1, Reason: "first election"}})
 	for _, h := range sources.Cluster().Clusters {
 		fmt.Println(h.Host, h.Active.Name, h.Epoch, h.Reason, h.CurrentSessionCount)

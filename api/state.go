@@ -153,7 +153,7 @@ func (s HostSource) View() Host {
 			Address:             b.Address,
 			Healthy:             b.Verdict && b.Healthy,
 			Active:              active != nil && active.Name == b.Name,
-			Weight:              max(b.Weight, 1),
+			Weight:              b.Weight,
 			CurrentSessionCount: counts.Backends[b.Name],
 			Check: Check{
 				At:     timeView(b.CheckedAt),

@@ -102,7 +102,7 @@ func newWorld() *world {
 	}
 	w.traffic.Put(bridge.Traffic{Enabled: true})
 	w.host.Put(bridge.Traffic{Host: "db.main", Enabled: true})
-	db0 := route.Backend{Name: "db-0", Address: "10.0.0.1:3306"}
+	db0 := route.NewBackend("db-0", "10.0.0.1:3306")
 	w.cluster.Put(bridge.Cluster{
 		Host:   "db.main",
 		Active: bridge.Active{Host: "db.main", Backend: &db0, Epoch: 3, Since: epochStart, Reason: "first election"},
