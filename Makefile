@@ -54,7 +54,7 @@ SERVERS := redis-server:redis-server mariadbd:mariadb-server mariadb:mariadb-cli
 # What the specs and the race detector need beside Go.
 .PHONY: tools
 tools: ## Install what the specs need (Debian, as root), or say what is missing
-	@$(call need,gcc:gcc /usr/include/stdlib.h:libc6-dev git:git ip:iproute2 redis-benchmark:redis-tools $(SERVERS))
+	@$(call need,gcc:gcc /usr/include/stdlib.h:libc6-dev git:git ip:iproute2 redis-benchmark:redis-tools sysbench:sysbench $(SERVERS))
 
 # need looks for program:package and /file:package pairs. As root it installs the packages that
 # are missing. Otherwise it says which those are: specs that need them are then

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -146,43 +145,5 @@ var _ = Describe("router in front of MariaDB", func() {
 		Eventually(r.active).WithTimeout(within).Should(Equal("db-1"))
 		Eventually(r.says).WithArguments("db-0").WithTimeout(within).Should(Equal("false: connection refused"))
 		Expect(second.Query("SHOW GLOBAL STATUS LIKE 'Aborted_connects'")).To(Equal("Aborted_connects\t0"))
-	})
-
-	It("leaves a Galera node that is killed, and the next, and takes both back", func() {
-		spec.Need("rsync", "rsync")
-		if _, err := os.Stat(servers.GaleraLibrary); err != nil {
-			spec.Need(servers.GaleraLibrary, "galera-4")
-		}
-		cluster := &servers.Galera{Init: append(mariadbUsers(), "CREATE TABLE shop.ledger (id INT AUTO_INCREMENT PRIMARY KEY, node VARCHAR(20))")}
-		startMariaDB(cluster)
-		nodes := cluster.Nodes()
-		r := startMariaDBRouter("galera", nodes[0].Addr(), nodes[1].Addr(), nodes[2].Addr())
-		Eventually(r.active).WithTimeout(within).Should(HavePrefix("db-"))
-		insert := func() error {
-			_, err := mariadb(r.clients, "INSERT INTO ledger (node) VALUES (@@wsrep_node_name)")
-			return err
-		}
-		// place is where the active backend is among the nodes.
-		place := func() int {
-			GinkgoHelper()
-			i, err := strconv.Atoi(strings.TrimPrefix(r.active(), "db-"))
-			Expect(err).NotTo(HaveOccurred())
-			return i
-		}
-		Eventually(insert).WithTimeout(within).Should(Succeed())
-		first := place()
-		nodes[first].Kill()
-		Eventually(r.active).WithTimeout(within).ShouldNot(Or(BeEmpty(), Equal(fmt.Sprint("db-", first))))
-		Eventually(insert).WithTimeout(within).WithPolling(100 * time.Millisecond).Should(Succeed())
-		Expect(nodes[first].Start()).To(Succeed())
-		second := place()
-		nodes[second].Kill()
-		Eventually(r.active).WithTimeout(within).ShouldNot(Or(BeEmpty(), Equal(fmt.Sprint("db-", second))))
-		Eventually(insert).WithTimeout(within).WithPolling(100 * time.Millisecond).Should(Succeed())
-		Expect(nodes[second].Start()).To(Succeed())
-		for i := range nodes {
-			Eventually(r.says).WithArguments(fmt.Sprint("db-", i)).WithTimeout(within).Should(Equal("true: Synced, sees 3 nodes"))
-		}
-		Expect(mariadb(r.clients, "SELECT COUNT(*) FROM ledger")).To(Equal("3"))
 	})
 })
