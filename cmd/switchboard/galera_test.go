@@ -26,6 +26,9 @@ import (
 const (
 	accounts = 8
 	opening  = 1000
+	// pace is the least time between two transactions of one teller: it leaves the
+	// machine to the cluster.
+	pace = 10 * time.Millisecond
 )
 
 // ledger is what a cluster is set up with: users, a database for sysbench, and
@@ -118,11 +121,13 @@ func (t *teller) connect(enough <-chan struct{}) {
 		<-process.Exited()
 		said.Close()
 	}()
+	pause := time.NewTicker(pace)
+	defer pause.Stop()
 	for lines := bufio.NewScanner(answers); ; {
 		select {
 		case <-enough:
 			return
-		default:
+		case <-pause.C:
 		}
 		id, transaction := t.next()
 		_, _ = io.WriteString(statements, transaction)
@@ -145,12 +150,14 @@ func (t *teller) next() (id, transaction string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.tried++
-	id = fmt.Sprintf("%s-%d", t.name, t.tried)
+	id = t.id(t.tried)
 	from := t.tried % (accounts - 1)
 	return id, fmt.Sprintf("BEGIN; UPDATE account SET balance = balance - 1 WHERE id = %[2]d; INSERT INTO transfer VALUES ('%[1]s', %[2]d, -1);"+
 		" UPDATE account SET balance = balance + 1 WHERE id = %[3]d; INSERT INTO transfer VALUES ('%[1]s', %[3]d, 1); COMMIT; SELECT '%[1]s';\n",
 		id, from, from+1)
 }
+
+func (t *teller) id(number int) string { return fmt.Sprintf("%s-%d", t.name, number) }
 
 func (t *teller) done() int {
 	t.mu.Lock()
@@ -171,44 +178,42 @@ func awaitTransfers(tellers []*teller, more int) {
 // none is there that nobody has tried, and that all nodes have the same.
 func expectWhole(nodes []*servers.GaleraNode, tellers []*teller) {
 	GinkgoHelper()
-	tried := map[string]bool{}
-	for _, t := range tellers {
-		for i := range t.tried {
-			tried[fmt.Sprintf("%s-%d", t.name, i+1)] = true
-		}
-	}
-	var first []string
+	var first string
 	for _, node := range nodes {
-		rows := func(sql string) []string {
+		ask := func(sql string) string {
 			GinkgoHelper()
 			said, err := node.Query("SET SESSION wsrep_sync_wait = 1; " + sql)
 			Expect(err).NotTo(HaveOccurred())
-			return strings.Fields(said)
+			return said
 		}
-		Expect(rows("SELECT id FROM shop.transfer GROUP BY id HAVING COUNT(*) <> 2 OR SUM(amount) <> 0")).To(BeEmpty(), "half a transfer")
-		Expect(rows("SELECT SUM(balance) FROM shop.account")).To(Equal([]string{strconv.Itoa(accounts * opening)}))
-		Expect(rows(fmt.Sprintf("SELECT id FROM shop.account WHERE balance <> %d +"+
+		Expect(ask("SELECT id FROM shop.transfer GROUP BY id HAVING COUNT(*) <> 2 OR SUM(amount) <> 0")).To(BeEmpty(), "half a transfer")
+		Expect(ask("SELECT SUM(balance) FROM shop.account")).To(Equal(strconv.Itoa(accounts * opening)))
+		Expect(ask(fmt.Sprintf("SELECT id FROM shop.account WHERE balance <> %d +"+
 			" (SELECT COALESCE(SUM(amount), 0) FROM shop.transfer WHERE account = shop.account.id)", opening))).To(BeEmpty(), "a balance without its transfers")
-		transfers := rows("SELECT DISTINCT id FROM shop.transfer ORDER BY id")
-		if first == nil {
+		transfers := ask("SELECT DISTINCT id FROM shop.transfer ORDER BY id")
+		if first == "" {
 			first = transfers
 		}
-		Expect(slices.Equal(transfers, first)).To(BeTrue(), "two nodes differ")
+		Expect(transfers == first).To(BeTrue(), "two nodes differ")
 		there := map[string]bool{}
-		for _, id := range transfers {
+		for _, id := range strings.Fields(transfers) {
 			there[id] = true
 		}
 		for _, t := range tellers {
-			var lost []string
+			Expect(t.acknowledged).NotTo(BeEmpty())
 			for _, id := range t.acknowledged {
 				if !there[id] {
-					lost = append(lost, id)
+					Fail(id + " was acknowledged, and is lost")
 				}
 			}
-			Expect(lost).To(BeEmpty(), "acknowledged, and lost")
-			for id := range there {
+			for i := range t.tried {
+				delete(there, t.id(i+1))
+			}
+		}
+		for id := range there {
+			for _, t := range tellers {
 				if strings.HasPrefix(id, t.name+"-") {
-					Expect(tried).To(HaveKey(id))
+					Fail("nobody has tried " + id)
 				}
 			}
 		}
@@ -223,6 +228,8 @@ type statement struct {
 	text       string
 }
 
+const loggedTime = "2006-01-02 15:04:05.000000"
+
 // logged is a row of mysql.general_log as the server writes it: time, user, thread,
 // server, kind of command, text.
 var logged = regexp.MustCompile(`^"([^"]+)","(\w+)\[[^"]*",\d+,(\d+),"Query","(.*)"$`)
@@ -233,12 +240,13 @@ var logged = regexp.MustCompile(`^"([^"]+)","(\w+)\[[^"]*",\d+,(\d+),"Query","(.
 type statements struct {
 	nodes []*servers.GaleraNode
 	seen  map[string]bool
-	from  time.Time
+	// from is how a line of the log begins that is written now.
+	from string
 }
 
 // newStatements is the log of the nodes from now on.
 func newStatements(nodes []*servers.GaleraNode) *statements {
-	return &statements{nodes: nodes, seen: map[string]bool{}, from: time.Now()}
+	return &statements{nodes: nodes, seen: map[string]bool{}, from: time.Now().Format(`"` + loggedTime)}
 }
 
 // read reads what the nodes have logged until now, in the order of time.
@@ -249,7 +257,10 @@ func (s *statements) read() []statement {
 		text, err := os.ReadFile(filepath.Join(node.Dir, "data", "mysql", "general_log.CSV"))
 		Expect(err).NotTo(HaveOccurred())
 		for line := range strings.Lines(string(text)) {
-			s.seen[strings.TrimSpace(line)] = true
+			// A time is written so that the later one is the greater one.
+			if line > s.from {
+				s.seen[strings.TrimSpace(line)] = true
+			}
 		}
 	}
 	for line := range s.seen {
@@ -257,13 +268,11 @@ func (s *statements) read() []statement {
 		if row == nil {
 			continue
 		}
-		at, err := time.ParseInLocation("2006-01-02 15:04:05.999999", row[1], time.Local)
+		at, err := time.ParseInLocation(loggedTime, row[1], time.Local)
 		Expect(err).NotTo(HaveOccurred())
 		id, err := strconv.Atoi(row[3])
 		Expect(err).NotTo(HaveOccurred())
-		if !at.Before(s.from) {
-			all = append(all, statement{at, fmt.Sprint("db-", id-1), row[2], row[4]})
-		}
+		all = append(all, statement{at, fmt.Sprint("db-", id-1), row[2], row[4]})
 	}
 	slices.SortFunc(all, func(a, b statement) int { return a.at.Compare(b.at) })
 	return all
@@ -286,16 +295,16 @@ func (s *statements) terms(users ...string) []string {
 	return terms
 }
 
-// probes is how often the check has begun to ask a node after one time and not
-// after another.
-func (s *statements) probes(node string, after, until time.Time) (count int) {
+// probes are when the check has begun to ask a node, after one time and not after
+// another.
+func (s *statements) probes(node string, after, until time.Time) (at []time.Time) {
 	GinkgoHelper()
 	for _, one := range s.read() {
 		if one.node == node && one.user == "probe" && strings.HasPrefix(one.text, "SHOW GLOBAL STATUS") && one.at.After(after) && !one.at.After(until) {
-			count++
+			at = append(at, one.at)
 		}
 	}
-	return count
+	return at
 }
 
 // reign is one active backend of the router.
@@ -467,7 +476,7 @@ shutdown: {drain: 0s}
 			Expect(spec.StartProcess(sysbench(r, "prepare")).WaitExit(within)).To(BeZero())
 			log := newStatements(nodes)
 			stopSysbench := keepSysbench(r)
-			tellers, stop := startTellers(r.clients, "t", 3)
+			tellers, stop := startTellers(r.clients, "kill", 3)
 			awaitTransfers(tellers, 10)
 
 			// kill kills the active node under a client that waits, and waits until its
@@ -535,13 +544,13 @@ shutdown: {drain: 0s}
 		})
 
 		// leave has the active node say something of itself, under load, and expects
-		// that the router leaves it with the next probe.
-		leave := func(reason string, say func(active *servers.GaleraNode)) (left *servers.GaleraNode) {
+		// that the router leaves it with the next probe, and that nothing is lost.
+		leave := func(kind, reason string, say, unsay func(active *servers.GaleraNode)) {
 			GinkgoHelper()
 			r := start(time.Second)
 			awaitAll(r)
 			log := newStatements(nodes)
-			tellers, stop := startTellers(r.clients, "l", 2)
+			tellers, stop := startTellers(r.clients, kind, 2)
 			awaitTransfers(tellers, 10)
 			name := r.active()
 			waiting := holdSession(r, node(name))
@@ -553,15 +562,17 @@ shutdown: {drain: 0s}
 			after := r.reigns()[len(before)]
 			Expect(after.backend).NotTo(Or(BeEmpty(), Equal(name)))
 			Expect(after.reason).To(MatchRegexp(reason))
-			Expect(log.probes(name, said, after.since)).To(BeNumerically("<=", 1), "it took more than the next probe")
-			Expect(log.probes(name, log.from, after.since)).To(BeNumerically(">=", 1))
+			Expect(len(log.probes(name, said, after.since))).To(BeNumerically("<=", 1), "it took more than the next probe")
+			Expect(log.probes(name, time.Time{}, after.since)).NotTo(BeEmpty())
 			Eventually(r.severed).WithArguments(after.epoch).WithTimeout(within).Should(BeNumerically(">=", 1))
 			awaitTransfers(tellers, 10)
 			stop()
 			Expect(log.terms("app")).To(Equal(r.served()))
 			Expect(r.served()).To(Equal([]string{name, after.backend}))
+			unsay(node(name))
+			awaitAll(r)
+			expectWhole(nodes, tellers)
 			expectOneProber(nodes)
-			return node(name)
 		}
 		ask := func(node *servers.GaleraNode, sql string) string {
 			GinkgoHelper()
@@ -571,26 +582,77 @@ shutdown: {drain: 0s}
 		}
 
 		It("leaves a desynced node with the next probe", func() {
-			left := leave(`wsrep_local_state is 2 \(Donor/Desynced\)`, func(active *servers.GaleraNode) {
+			leave("desync", `wsrep_local_state is 2 \(Donor/Desynced\)`, func(active *servers.GaleraNode) {
 				ask(active, "SET GLOBAL wsrep_desync=ON")
+			}, func(left *servers.GaleraNode) {
+				ask(left, "SET GLOBAL wsrep_desync=OFF")
 			})
-			ask(left, "SET GLOBAL wsrep_desync=OFF")
 		})
 
 		It("leaves a node that is set read-only with the next probe", func() {
 			// The server desyncs the node while it sets it.
-			left := leave(`read_only is on|wsrep_local_state is 2`, func(active *servers.GaleraNode) {
+			leave("readonly", `read_only is on|wsrep_local_state is 2`, func(active *servers.GaleraNode) {
 				ask(active, "SET GLOBAL read_only=ON")
+			}, func(left *servers.GaleraNode) {
+				ask(left, "SET GLOBAL read_only=OFF")
 			})
-			ask(left, "SET GLOBAL read_only=OFF")
 		})
 
 		It("leaves a node that is cut off from the others with the next probe", func() {
-			left := leave(`wsrep_cluster_status is non-Primary, sees 1 nodes`, func(active *servers.GaleraNode) {
+			leave("cutoff", `wsrep_cluster_status is non-Primary, sees 1 nodes`, func(active *servers.GaleraNode) {
 				ask(active, "SET GLOBAL wsrep_provider_options='gmcast.isolate=1'")
 				Eventually(active.Query).WithArguments("SHOW STATUS LIKE 'wsrep_cluster_status'").WithTimeout(within).Should(HaveSuffix("\tnon-Primary"))
+			}, func(left *servers.GaleraNode) {
+				ask(left, "SET GLOBAL wsrep_provider_options='gmcast.isolate=0'")
 			})
-			ask(left, "SET GLOBAL wsrep_provider_options='gmcast.isolate=0'")
+		})
+
+		// It is the last: the two halves have different pasts then.
+		It("leaves a node that is cut off and goes on as a cluster of its own", func() {
+			r := start(time.Second)
+			awaitAll(r)
+			log := newStatements(nodes)
+			name := r.active()
+			waiting := holdSession(r, node(name))
+			var other *servers.GaleraNode
+			for i := range nodes {
+				if nodes[i] != node(name) {
+					other = nodes[i]
+				}
+			}
+			size := func(node *servers.GaleraNode) string {
+				return ask(node, "SHOW STATUS LIKE 'wsrep_cluster_size'")
+			}
+			ask(node(name), "SET GLOBAL wsrep_provider_options='pc.ignore_quorum=1;gmcast.isolate=1'")
+			Eventually(size).WithArguments(other).WithTimeout(within).Should(HaveSuffix("\t2"))
+			Eventually(size).WithArguments(node(name)).WithTimeout(within).Should(HaveSuffix("\t1"))
+			split := time.Now()
+			Expect(ask(node(name), "SHOW STATUS LIKE 'wsrep_cluster_status'")).To(HaveSuffix("\tPrimary"))
+			Expect(waiting.WaitExit(within)).NotTo(BeZero(), "its session is cut")
+			Eventually(func() int { return len(r.reigns()) }).WithTimeout(within).Should(Equal(2))
+			after := r.reigns()[1]
+			Expect(after.backend).NotTo(Or(BeEmpty(), Equal(name)))
+			Expect(after.reason).To(ContainSubstring("unhealthy: " + name + ": "))
+			Expect(after.reason).To(MatchRegexp(`sees 1 of 2 nodes; db-\d sees 2|has view \d+ of the cluster; db-\d has \d+, with 2 nodes`))
+
+			// A peer's probe tells of the better view, and the node's next one finds that
+			// its own is worse. That one asks twice, and one more may have been under way
+			// beside the peer's.
+			heard := after.since
+			for i := range nodes {
+				if nodes[i] == node(name) {
+					continue
+				}
+				if probes := log.probes(fmt.Sprint("db-", i), split, heard); len(probes) > 0 {
+					heard = probes[0]
+				}
+			}
+			Expect(len(log.probes(name, heard, after.since))).To(BeNumerically("<=", 3), "it took more than the next probe")
+			Expect(log.probes(name, time.Time{}, after.since)).NotTo(BeEmpty())
+			transfer, err := mariadb(r.clients, "INSERT INTO transfer VALUES ('after', 0, 0); SELECT @@wsrep_node_name")
+			Expect(err).NotTo(HaveOccurred())
+			Expect(transfer).To(Equal(after.backend))
+			expectOneProber(nodes)
 		})
 	})
 })
