@@ -24,7 +24,8 @@ import (
 )
 
 const (
-	accounts = 8
+	// accounts are two for each of as many tellers as a spec starts.
+	accounts = 6
 	opening  = 1000
 	// pace is the least time between two transactions of one teller: it leaves the
 	// machine to the cluster.
@@ -59,6 +60,8 @@ func client(addr string, more ...string) *exec.Cmd {
 // connection until that is cut or a transaction fails, and then makes another one.
 type teller struct {
 	name, addr string
+	// first is the first of its two accounts.
+	first int
 
 	mu sync.Mutex
 	// tried is how many transactions were begun; their IDs are the name and a number
@@ -70,13 +73,13 @@ type teller struct {
 	cut int
 }
 
-// startTellers starts tellers that work until close is called, or the spec ends.
+// startTellers starts tellers that work until stop is called, or the spec ends.
 func startTellers(addr, prefix string, count int) (tellers []*teller, stop func()) {
 	GinkgoHelper()
 	enough := make(chan struct{})
 	var working sync.WaitGroup
 	for i := range count {
-		t := &teller{name: fmt.Sprintf("%s%d", prefix, i), addr: addr}
+		t := &teller{name: fmt.Sprintf("%s%d", prefix, i), addr: addr, first: 2 * i}
 		tellers = append(tellers, t)
 		working.Go(func() {
 			defer GinkgoRecover()
@@ -144,17 +147,18 @@ func (t *teller) connect(enough <-chan struct{}) {
 	}
 }
 
-// next is another transaction, which says its ID when it is committed. Accounts
-// are locked in one order, so that no two tellers wait for each other.
+// next is another transaction, which says its ID when it is committed. Each teller
+// has two accounts of its own: with one that waits for another's row, a server that
+// is set read-only waits for both, until the first gives up after 50 s.
 func (t *teller) next() (id, transaction string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.tried++
 	id = t.id(t.tried)
-	from := t.tried % (accounts - 1)
-	return id, fmt.Sprintf("BEGIN; UPDATE account SET balance = balance - 1 WHERE id = %[2]d; INSERT INTO transfer VALUES ('%[1]s', %[2]d, -1);"+
-		" UPDATE account SET balance = balance + 1 WHERE id = %[3]d; INSERT INTO transfer VALUES ('%[1]s', %[3]d, 1); COMMIT; SELECT '%[1]s';\n",
-		id, from, from+1)
+	amount := 1 - 2*(t.tried%2)
+	return id, fmt.Sprintf("BEGIN; UPDATE account SET balance = balance - %[4]d WHERE id = %[2]d; INSERT INTO transfer VALUES ('%[1]s', %[2]d, -(%[4]d));"+
+		" UPDATE account SET balance = balance + %[4]d WHERE id = %[3]d; INSERT INTO transfer VALUES ('%[1]s', %[3]d, %[4]d); COMMIT; SELECT '%[1]s';\n",
+		id, t.first, t.first+1, amount)
 }
 
 func (t *teller) id(number int) string { return fmt.Sprintf("%s-%d", t.name, number) }

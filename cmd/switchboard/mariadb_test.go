@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -35,11 +36,18 @@ func startMariaDB(server interface {
 	GinkgoHelper()
 	signals, ready, ended := make(chan os.Signal, 2), make(chan struct{}), make(chan error, 1)
 	go func() { ended <- server.Run(signals, ready) }()
+	select {
+	case <-ready:
+	case err := <-ended:
+		Fail(fmt.Sprint("it ended before it was ready: ", err))
+	case <-time.After(6 * within):
+		signals <- syscall.SIGTERM
+		Fail("it is not ready")
+	}
 	DeferCleanup(func() {
 		signals <- syscall.SIGTERM
 		Eventually(ended).WithTimeout(3 * within).Should(Receive())
 	})
-	Eventually(ready).WithTimeout(3 * within).Should(BeClosed())
 }
 
 // mariadb asks whoever is behind addr, as a client.
