@@ -38,7 +38,9 @@ func (r *Router) restore() (kept, error) {
 	}
 	var names []string
 	for _, h := range r.config.Hosts {
-		names = append(names, h.Name)
+		if !h.balances() { // the others have no epochs
+			names = append(names, h.Name)
+		}
 	}
 	saved, err := dir.Load(names)
 	if err != nil {

@@ -11,22 +11,38 @@ import (
 	"switchboard/bridge"
 	"switchboard/bridge/relay"
 	"switchboard/bridge/route"
+	"switchboard/bridge/web"
 	"switchboard/monitor"
 	"switchboard/monitor/check"
 )
 
-// bridgeOptions are the host as the bridge sees it.
-func (h Host) bridgeOptions(active <-chan bridge.Active, traffic bridge.Traffic) bridge.HostOptions {
+// bridgeOptions are the host as the bridge sees it, without what it follows.
+func (h Host) bridgeOptions(traffic bridge.Traffic, weights map[string]int) bridge.HostOptions {
 	o := bridge.HostOptions{
-		Name: h.Name, Active: active, Hold: h.Hold, HoldMax: h.HoldMax, DialTimeout: h.DialTimeout,
+		Name: h.Name, Policy: h.Policy, Choose: h.Choose, Weights: weights, Hold: h.Hold, HoldMax: h.HoldMax, DialTimeout: h.DialTimeout,
 		Limits:    relay.Limits{Idle: h.IdleTimeout, HalfClose: h.HalfCloseTimeout},
 		SendProxy: h.SendProxy, Traffic: traffic,
+	}
+	if h.balances() {
+		o.StickyBy, _ = route.ParseStickyBy(h.StickyBy)
+	} else {
+		o.Choose = ""
 	}
 	for _, b := range h.Backends {
 		o.Backends = append(o.Backends, b.Name)
 	}
 	return o
 }
+
+// webOptions are the host as HTTP sees it.
+func (h Host) webOptions() web.HostOptions {
+	return web.HostOptions{
+		Version: h.HTTP.Version, HeadTimeout: h.HTTP.HeadTimeout, TotalTimeout: h.HTTP.TotalTimeout, Silence: h.IdleTimeout,
+		Pool: h.HTTP.Pool, PoolIdle: h.HTTP.PoolIdle, Retries: h.HTTP.Retries,
+	}
+}
+
+func (h Host) balances() bool { return h.Policy == route.Balance }
 
 // target is what the host's checkers look at, without the means to look.
 func target(h Host, b Backend) check.Target {
@@ -47,7 +63,14 @@ func target(h Host, b Backend) check.Target {
 }
 
 func (b Backend) route() route.Backend {
-	return route.Backend{Name: b.Name, Address: b.Address, Weight: 1}
+	return route.Backend{Name: b.Name, Address: b.Address, Weight: b.weight()}
+}
+
+func (b Backend) weight() int {
+	if b.Weight == nil {
+		return 1
+	}
+	return *b.Weight
 }
 
 // newMonitor makes the monitor of one host and its checkers.
@@ -64,6 +87,9 @@ func (r *Router) newMonitor(hc Host, h *host, pin string) (*monitor.Monitor, err
 			}
 			return conn.Close()
 		},
+	}
+	if hc.balances() {
+		o.Elect, o.Initial = monitor.None, monitor.Initial{}
 	}
 	for _, b := range hc.Backends {
 		o.Backends = append(o.Backends, b.route())

@@ -2,11 +2,13 @@ package runner
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -17,6 +19,9 @@ import (
 	"switchboard/bridge/feed"
 	"switchboard/bridge/relay"
 	"switchboard/bridge/resolve"
+	"switchboard/bridge/route"
+	"switchboard/bridge/web"
+	"switchboard/bridge/web/h1"
 	"switchboard/monitor"
 	"switchboard/runner/process"
 	"switchboard/runner/state"
@@ -36,6 +41,8 @@ type Router struct {
 	hosts     map[string]*host
 	ordered   []*host
 	listeners map[string]*bridge.Listener
+	upstream  *web.Upstream
+	servers   []*web.Server
 	members   []process.Member
 	scribes   []process.Runner
 	journal   *bridge.Journal
@@ -57,6 +64,7 @@ type Router struct {
 // host is one host's parts.
 type host struct {
 	name    string
+	policy  route.Policy
 	monitor *monitor.Monitor
 	bridge  *bridge.Host
 	active  feed.Feed[bridge.Active]
@@ -103,23 +111,32 @@ func New(c Config) (*Router, error) {
 func (r *Router) build(kept kept, limit int) error {
 	c := r.config
 	options := bridge.Options{
-		Engine: r.engine, Resolve: r.resolver.Addresses, Traffic: kept.traffic(""), Drain: c.Drain,
+		Engine: r.engine, Resolve: r.resolver.Addresses, WildcardDepth: c.WildcardDepth, Traffic: kept.traffic(""), Drain: c.Drain,
 		Hints: r.hint, Records: r.record, Opened: c.Opened, Journal: r.journal, Log: c.Log, Clock: c.Clock,
 	}
+	requests := make(map[string]web.HostOptions)
 	for _, hc := range c.Hosts {
-		h := &host{name: hc.Name, verdicts: time.Second}
+		h := &host{name: hc.Name, policy: hc.Policy, verdicts: time.Second}
 		r.hosts[hc.Name] = h
 		r.ordered = append(r.ordered, h)
 		if hc.Check != nil {
 			h.verdicts = max(h.verdicts, hc.Check.Timeout)
 		}
-		active, _ := h.active.Subscribe() // for as long as the router lives
-		options.Hosts = append(options.Hosts, hc.bridgeOptions(active, kept.traffic(hc.Name)))
+		ho := hc.bridgeOptions(kept.traffic(hc.Name), nil)
+		// For as long as the router lives.
+		if hc.balances() {
+			ho.Cluster, _ = h.cluster.Subscribe()
+		} else {
+			ho.Active, _ = h.active.Subscribe()
+		}
+		options.Hosts = append(options.Hosts, ho)
+		requests[hc.Name] = hc.webOptions()
 	}
 	var err error
 	if r.bridge, err = bridge.New(options); err != nil {
 		return fmt.Errorf("making the bridge: %w", err)
 	}
+	r.upstream = web.NewUpstream(web.UpstreamOptions{Bridge: r.bridge, Hosts: requests})
 	for i, hc := range c.Hosts {
 		h := r.ordered[i]
 		h.bridge = r.bridge.Host(hc.Name)
@@ -132,14 +149,13 @@ func (r *Router) build(kept kept, limit int) error {
 	}); err != nil {
 		return fmt.Errorf("making the API: %w", err)
 	}
-	r.compose(limit)
-	return nil
+	return r.compose(limit)
 }
 
 // compose fills the ordered group, and the scribes: those who write down what the
 // group does. They are no members, since a second signal goes to all members at
 // once, and there is something to write until the last of them has ended.
-func (r *Router) compose(limit int) {
+func (r *Router) compose(limit int) error {
 	c := r.config
 	add := func(name string, runner process.Runner) {
 		r.members = append(r.members, process.Member{Name: name, Runner: runner})
@@ -162,11 +178,15 @@ func (r *Router) compose(limit int) {
 	for _, h := range r.ordered {
 		add("monitor of "+h.name, h.monitor)
 	}
+	fronts, err := r.fronts(add)
+	if err != nil {
+		return err
+	}
 	add("bridge", r.bridge)
 	budget := bridge.NewBudget(limit)
-	for _, lc := range c.Listeners {
+	for i, lc := range c.Listeners {
 		l := bridge.NewListener(bridge.ListenerOptions{
-			Name: lc.Name, Bind: lc.Bind, To: r.hosts[lc.Host].bridge, Listen: r.listen(),
+			Name: lc.Name, Bind: lc.Bind, To: fronts[i], Listen: r.listen(),
 			Proxy:    bridge.ProxyAccept{Version: lc.ProxyProtocol, Trusted: lc.TrustedProxies},
 			Sessions: bridge.NewBudget(lc.MaxSessions), Router: budget,
 			Log: c.Log, Clock: c.Clock,
@@ -174,6 +194,65 @@ func (r *Router) compose(limit int) {
 		r.listeners[lc.Name] = l
 		add("listener "+lc.Name, l)
 	}
+	return nil
+}
+
+// fronts makes what takes the connections of each listener, and adds what HTTP
+// needs to the group: below the bridge, so that it is there for as long as
+// requests are.
+func (r *Router) fronts(add func(name string, runner process.Runner)) (fronts []bridge.Handler, err error) {
+	c := r.config
+	var sniffer *bridge.Sniffer
+	if slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Protocol.web() }) {
+		add("upstream", r.upstream)
+	}
+	for _, lc := range c.Listeners {
+		switch lc.Protocol {
+		case TCP:
+			fronts = append(fronts, r.hosts[lc.Host].bridge)
+		case TLS:
+			if sniffer == nil {
+				sniffer = bridge.NewSniffer(r.bridge)
+			}
+			fronts = append(fronts, sniffer)
+		default:
+			server, err := r.newServer(lc, add)
+			if err != nil {
+				return nil, fmt.Errorf("listener %q: %w", lc.Name, err)
+			}
+			fronts = append(fronts, server)
+		}
+	}
+	return fronts, nil
+}
+
+// newServer makes the front of a listener of protocol http or https.
+func (r *Router) newServer(lc Listener, add func(name string, runner process.Runner)) (*web.Server, error) {
+	o := web.Options{
+		Bridge: r.bridge, Upstream: r.upstream, Trusted: lc.TrustedProxies,
+		Head: lc.Timeouts.Head, Idle: lc.Timeouts.Idle, Body: lc.Timeouts.Body,
+		Limits:  h1.Limits{Head: lc.Limits.Head, Target: lc.Limits.Target, Fields: lc.Limits.Fields},
+		MaxBody: lc.Limits.Body, Log: r.config.Log,
+	}
+	if lc.Protocol == HTTPS {
+		files := make([]web.CertificateFile, len(lc.Certificates))
+		for i, c := range lc.Certificates {
+			files[i] = web.CertificateFile{Cert: c.Cert, Key: c.Key}
+		}
+		certificates, err := web.NewCertificates(files, r.config.Log)
+		if err != nil {
+			return nil, err
+		}
+		o.TLS = &tls.Config{GetCertificate: certificates.Get}
+		add("certificates of "+lc.Name, certificates)
+	}
+	server, err := web.New(o)
+	if err != nil {
+		return nil, err
+	}
+	r.servers = append(r.servers, server)
+	add("server of "+lc.Name, server)
+	return server, nil
 }
 
 // reserved is how many descriptors are kept for the API, probes and the rest;
@@ -363,7 +442,7 @@ func (r *Router) sources() api.Sources {
 	s := api.Sources{Name: r.config.Name, Traffic: r.bridge.Traffic(), Ready: r.Ready}
 	for _, h := range r.ordered {
 		s.Hosts = append(s.Hosts, api.HostSource{
-			Name: h.name, Policy: "active", Cluster: &h.cluster, Traffic: h.bridge.Traffic(), Counts: h.bridge.Counts,
+			Name: h.name, Policy: string(h.policy), Cluster: &h.cluster, Traffic: h.bridge.Traffic(), Counts: h.bridge.Counts,
 		})
 	}
 	return s

@@ -15,6 +15,7 @@ import (
 	"switchboard/bridge"
 	"switchboard/bridge/clock"
 	"switchboard/bridge/route"
+	"switchboard/bridge/web"
 	"switchboard/monitor"
 	"switchboard/monitor/check"
 )
@@ -74,6 +75,12 @@ func (c Config) complete() (Config, error) {
 	for i := range c.Hosts {
 		c.Hosts[i].fill()
 	}
+	c.Listeners = slices.Clone(c.Listeners)
+	for i, l := range c.Listeners {
+		if l.Protocol == "" {
+			c.Listeners[i].Protocol = TCP
+		}
+	}
 
 	v := &validation{config: c, binds: c.binds()}
 	for _, h := range c.Hosts {
@@ -91,6 +98,7 @@ func (c Config) complete() (Config, error) {
 	for i, h := range c.Hosts {
 		v.host(fmt.Sprintf("hosts[%d]", i), h, hosts)
 	}
+	v.count("wildcard_depth", c.WildcardDepth, 1)
 	v.api(c.API)
 	if c.Health != "" {
 		v.bind("health.bind", c.Health)
@@ -103,8 +111,14 @@ func (c Config) complete() (Config, error) {
 // fill sets the defaults that are decided here; those of 0 that mean something to
 // the bridge are the bridge's.
 func (h *Host) fill() {
-	if h.Elect == "" {
+	if h.Policy == "" {
+		h.Policy = route.Active
+	}
+	if h.Policy == route.Active && h.Elect == "" {
 		h.Elect = monitor.Sticky
+	}
+	if h.Policy == route.Balance && h.Choose == "" {
+		h.Choose = route.Random
 	}
 	if h.Check == nil {
 		return
@@ -158,14 +172,24 @@ func (v *validation) named(key, name string, rule func(string) error, taken map[
 
 // hostName is the rule for names of hosts, which have one spelling.
 func hostName(name string) error {
-	if err := route.ValidName(name); err != nil {
+	if name == route.CatchAll {
+		return nil
+	}
+	suffix, wildcard := strings.CutPrefix(name, "*.")
+	if err := route.ValidName(suffix); err != nil {
 		return err
 	}
-	spelled, err := route.HostName(name)
-	if err == nil && spelled != name {
-		err = fmt.Errorf("%q is not how a host is spelled: write %q", name, spelled)
+	spelled, err := route.HostName(suffix)
+	switch {
+	case err != nil:
+		return err
+	case spelled != suffix:
+		return fmt.Errorf("%q is not how a host is spelled: write %q", name, strings.TrimSuffix(name, suffix)+spelled)
 	}
-	return err
+	if _, err := netip.ParseAddr(suffix); wildcard && err == nil {
+		return fmt.Errorf("%q stands for no name: an IP address has none below it", name)
+	}
+	return nil
 }
 
 // duration checks one that is 0 for its default, or for none.
@@ -220,8 +244,8 @@ func (v *validation) router(named bool) {
 func (v *validation) listener(key string, l Listener, taken map[string]string) {
 	v.named(key, l.Name, route.ValidName, taken)
 	v.bind(key+".bind", l.Bind)
-	if len(v.hosts) > 0 && !v.unsure && !slices.Contains(v.hosts, l.Host) {
-		v.wrong(key+".host", "there is no host %q: the hosts are %s", l.Host, listed(v.hosts))
+	if choose(v, key+".protocol", l.Protocol, TCP, TLS, HTTP, HTTPS) {
+		v.protocol(key, l)
 	}
 	proxy, trusted := key+".proxy_protocol", key+".trusted_proxies"
 	known := choose(v, proxy, l.ProxyProtocol, bridge.ProxyOff, bridge.ProxyV1, bridge.ProxyV2, bridge.ProxyAny)
@@ -229,21 +253,85 @@ func (v *validation) listener(key string, l Listener, taken map[string]string) {
 	case !known:
 	case expected && len(l.TrustedProxies) == 0:
 		v.wrong(proxy, "trusted_proxies is missing: list the networks whose PROXY header is believed").Besides = []string{trusted}
-	case !expected && len(l.TrustedProxies) > 0:
-		v.wrong(trusted, "proxy_protocol is off, so nobody is believed: set it to v1, v2 or any, or remove trusted_proxies").Besides = []string{proxy}
+	case !expected && len(l.TrustedProxies) > 0 && !l.Protocol.web():
+		v.wrong(trusted, "proxy_protocol is off, so nobody is believed: set it to v1, v2 or any, or remove trusted_proxies").Besides = []string{proxy, key + ".protocol"}
 	}
 	v.count(key+".max_sessions", l.MaxSessions, 0)
 }
 
+// protocol checks what goes with the listener's protocol, and that nothing is set
+// that does not.
+func (v *validation) protocol(key string, l Listener) {
+	protocol := []string{key + ".protocol"}
+	switch {
+	case l.Protocol != TCP && l.Host != "":
+		v.wrong(key+".host", "clients of protocol %s ask for the host by its name: remove host", l.Protocol).Besides = protocol
+	case l.Protocol == TCP && len(v.hosts) > 0 && !v.unsure:
+		v.bound(key+".host", l.Host)
+	}
+	certificates := key + ".tls.certificates"
+	switch {
+	case l.Protocol == HTTPS && len(l.Certificates) == 0:
+		v.wrong(certificates, "no certificates: protocol https needs at least one, as {cert: FILE, key: FILE}").Besides = protocol
+	case l.Protocol != HTTPS && len(l.Certificates) > 0:
+		v.wrong(certificates, "certificates are for protocol https: protocol %s shows none, remove tls", l.Protocol).Besides = protocol
+	}
+	for i, c := range l.Certificates {
+		for _, file := range [][2]string{{"cert", c.Cert}, {"key", c.Key}} {
+			if file[1] == "" {
+				v.wrong(fmt.Sprintf("%s[%d].%s", certificates, i, file[0]), "the name of a PEM file is missing")
+			}
+		}
+	}
+	if !l.Protocol.web() {
+		for _, part := range []struct {
+			name string
+			set  bool
+		}{{"timeouts", l.Timeouts != Timeouts{}}, {"limits", l.Limits != Limits{}}} {
+			if part.set {
+				v.wrong(key+"."+part.name, "these are for the protocols http and https: remove %s", part.name).Besides = protocol
+			}
+		}
+		return
+	}
+	v.duration(key+".timeouts.head", l.Timeouts.Head, time.Millisecond)
+	v.duration(key+".timeouts.idle", l.Timeouts.Idle, time.Millisecond)
+	v.duration(key+".timeouts.body", l.Timeouts.Body, time.Millisecond)
+	v.count(key+".limits.head", l.Limits.Head, 256)
+	v.count(key+".limits.target", l.Limits.Target, 1)
+	v.count(key+".limits.fields", l.Limits.Fields, 1)
+	if l.Limits.Body < 0 {
+		v.wrong(key+".limits.body", "%d is too small: use 0 or more", l.Limits.Body)
+	}
+}
+
+// bound checks the name of the host that a listener of protocol tcp serves.
+func (v *validation) bound(key, name string) {
+	switch {
+	case name == "":
+		v.wrong(key, "the key is missing: name the host that it serves, one of %s", listed(v.hosts))
+	case !slices.Contains(v.hosts, name):
+		v.wrong(key, "there is no host %q: the hosts are %s", name, listed(v.hosts))
+	case strings.HasPrefix(name, "*"):
+		v.wrong(key, "%q stands for names that clients ask for, and those of protocol tcp ask for none: name another host", name)
+	}
+}
+
 func (v *validation) host(key string, h Host, taken map[string]string) {
 	v.named(key, h.Name, hostName, taken)
-	choose(v, key+".elect", h.Elect, monitor.Sticky, monitor.Lowest, monitor.Highest)
+	if choose(v, key+".policy", h.Policy, route.Active, route.Balance) {
+		v.policy(key, h)
+	}
 	v.duration(key+".hold", h.Hold, 0)
 	v.count(key+".hold_max", h.HoldMax, 1)
 	v.duration(key+".dial_timeout", h.DialTimeout, time.Millisecond)
 	v.duration(key+".idle_timeout", h.IdleTimeout, 0)
 	v.duration(key+".half_close_timeout", h.HalfCloseTimeout, time.Millisecond)
 	choose(v, key+".send_proxy", h.SendProxy, bridge.ProxyOff, bridge.ProxyV1, bridge.ProxyV2)
+	choose(v, key+".http.version", h.HTTP.Version, web.HTTP1, web.H2C)
+	v.duration(key+".http.head_timeout", h.HTTP.HeadTimeout, time.Millisecond)
+	v.duration(key+".http.total_timeout", h.HTTP.TotalTimeout, 0)
+	v.duration(key+".http.pool_idle", h.HTTP.PoolIdle, time.Millisecond)
 	if h.Check != nil {
 		v.check(key+".check", h)
 	}
@@ -253,6 +341,58 @@ func (v *validation) host(key string, h Host, taken map[string]string) {
 	names := make(map[string]string)
 	for i, b := range h.Backends {
 		v.backend(fmt.Sprintf("%s.backends[%d]", key, i), b, names)
+	}
+	v.weights(key+".backends", h)
+}
+
+// policy checks what goes with the host's policy. What is set to its default is
+// allowed under either: it changes nothing.
+func (v *validation) policy(key string, h Host) {
+	policy := []string{key + ".policy"}
+	elect := choose(v, key+".elect", h.Elect, monitor.Sticky, monitor.Lowest, monitor.Highest)
+	chosen := choose(v, key+".choose", h.Choose, route.Random, route.LeastSessions, route.Sticky)
+	if h.Policy == route.Balance && elect && h.Elect != "" && h.Elect != monitor.Sticky {
+		v.wrong(key+".elect", "policy balance uses all healthy backends and elects none: remove elect, or set policy to active").Besides = policy
+	}
+	if h.Policy == route.Active && chosen && h.Choose != "" && h.Choose != route.Random {
+		v.wrong(key+".choose", "policy active has one backend, so there is nothing to choose: remove choose, or set policy to balance").Besides = policy
+	}
+	by, sticky := key+".sticky_by", h.Policy == route.Balance && h.Choose == route.Sticky
+	parsed, err := route.ParseStickyBy(h.StickyBy)
+	switch {
+	case !chosen:
+	case sticky && h.StickyBy == "":
+		v.wrong(by, "the key is missing: choose sticky needs to know clients, by cookie:NAME, header:NAME or client").Besides = []string{key + ".choose"}
+	case h.StickyBy != "" && err != nil:
+		v.wrong(by, "%v", err)
+	case !sticky && h.StickyBy != "":
+		v.wrong(by, "this is for policy balance with choose sticky: remove sticky_by, or set both").Besides = append(policy, key+".choose")
+	case sticky && parsed.Kind != route.ByClient && v.overTCP(h.Name):
+		v.wrong(by, "a listener of protocol tcp serves this host, and its clients send no %s: use client", h.StickyBy[:strings.IndexByte(h.StickyBy, ':')])
+	}
+}
+
+// overTCP tells whether clients reach the host without saying more than bytes.
+func (v *validation) overTCP(host string) bool {
+	return slices.ContainsFunc(v.config.Listeners, func(l Listener) bool { return l.Protocol == TCP && l.Host == host })
+}
+
+// weights checks the weights of a host's backends.
+func (v *validation) weights(key string, h Host) {
+	sum := 0
+	for i, b := range h.Backends {
+		at, weight := fmt.Sprintf("%s[%d].weight", key, i), b.weight()
+		switch {
+		case weight < 0 || weight > route.MaxWeight:
+			v.wrong(at, "%d is out of range: use 0 to %d", weight, route.MaxWeight)
+			weight = 1
+		case h.Policy == route.Active && weight != 1:
+			v.wrong(at, "policy active has one backend, which gets everything: remove weight, or set policy to balance").Besides = []string{strings.TrimSuffix(key, "backends") + "policy"}
+		}
+		sum += weight
+	}
+	if h.Policy == route.Balance && sum == 0 && len(h.Backends) > 0 {
+		v.wrong(key, "all weights are 0, so nobody serves the host: give at least one backend a weight of 1 or more")
 	}
 }
 

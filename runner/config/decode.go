@@ -198,8 +198,8 @@ func setText(n *node, v reflect.Value, f field) error {
 	if s == "" && f.required() {
 		return errors.New("the value must not be empty")
 	}
-	if spelled, err := route.HostName(s); err == nil && f.tag.Get("host") != "" {
-		s = spelled
+	if f.tag.Get("host") != "" {
+		s = spelling(s)
 	}
 	if enum := strings.Fields(f.tag.Get("enum")); len(enum) > 0 && !slices.Contains(enum, s) {
 		one := "use " + strings.Join(enum, ", ")
@@ -210,6 +210,16 @@ func setText(n *node, v reflect.Value, f field) error {
 	}
 	v.SetString(s)
 	return nil
+}
+
+// spelling is a host's name in its one spelling, or as it is if it has none.
+func spelling(name string) string {
+	suffix, _ := strings.CutPrefix(name, "*.")
+	spelled, err := route.HostName(suffix)
+	if err != nil {
+		return name
+	}
+	return strings.TrimSuffix(name, suffix) + spelled
 }
 
 func setNumber(n *node, v reflect.Value, f field) error {

@@ -17,15 +17,16 @@ import (
 //	host      it is the name of a host, which has one spelling
 //	for       the check types that the key is for
 type File struct {
-	Name      string     `key:"name" doc:"the router's name; the machine's name if it is not set"`
-	Listeners []Listener `key:"listeners" required:"true"`
-	Hosts     []Host     `key:"hosts" required:"true"`
-	State     string     `key:"state" doc:"directory for what must outlive a restart: traffic switch, pins, last active and epoch; empty: nothing is kept"`
-	API       API        `key:"api"`
-	Health    Health     `key:"health"`
-	Shutdown  Shutdown   `key:"shutdown"`
-	Log       Log        `key:"log"`
-	_         struct{}   `later:"redis"`
+	Name          string     `key:"name" doc:"the router's name; the machine's name if it is not set"`
+	Listeners     []Listener `key:"listeners" required:"true"`
+	Hosts         []Host     `key:"hosts" required:"true"`
+	WildcardDepth int        `key:"wildcard_depth" min:"1" default:"1" doc:"how many levels a host *.suffix stands for"`
+	State         string     `key:"state" doc:"directory for what must outlive a restart: traffic switch, pins, last active and epoch; empty: nothing is kept"`
+	API           API        `key:"api"`
+	Health        Health     `key:"health"`
+	Shutdown      Shutdown   `key:"shutdown"`
+	Log           Log        `key:"log"`
+	_             struct{}   `later:"redis"`
 
 	// Warnings are what is allowed and is most likely a mistake, one sentence
 	// each, with its place.
@@ -34,31 +35,72 @@ type File struct {
 
 // Listener is one address that clients come in by.
 type Listener struct {
-	Name           string         `key:"name" required:"true" doc:"the listener's name"`
-	Bind           string         `key:"bind" required:"true" doc:"host:port to listen on; port 0 is any free one"`
-	Protocol       string         `key:"protocol" enum:"tcp" later:"tls http https" default:"tcp" doc:"what clients speak"`
-	Host           string         `key:"host" host:"true" required:"true" doc:"the host it serves"`
+	Name     string `key:"name" required:"true" doc:"the listener's name"`
+	Bind     string `key:"bind" required:"true" doc:"host:port to listen on; port 0 is any free one"`
+	Protocol string `key:"protocol" enum:"tcp tls http https" default:"tcp" doc:"what clients speak; tls is passed through to the host that they name"`
+	Host     string `key:"host" host:"true" doc:"the host it serves (tcp only, and needed there)"`
+	// TLS, Timeouts and Limits are nil where the file says nothing of them.
+	TLS            *ListenerTLS   `key:"tls"`
+	Timeouts       *Timeouts      `key:"timeouts"`
+	Limits         *Limits        `key:"limits"`
 	ProxyProtocol  string         `key:"proxy_protocol" enum:"off v1 v2 any" default:"off" doc:"PROXY header to expect from trusted_proxies"`
-	TrustedProxies []netip.Prefix `key:"trusted_proxies" doc:"whose PROXY header is believed"`
-	MaxSessions    int            `key:"max_sessions" min:"0" default:"0" doc:"the most sessions at once; 0: what file descriptors allow"`
-	_              struct{}       `later:"tls timeouts"`
+	TrustedProxies []netip.Prefix `key:"trusted_proxies" doc:"whose PROXY header is believed, and whose X-Forwarded-* (http, https)"`
+	MaxSessions    int            `key:"max_sessions" min:"0" default:"0" doc:"the most client connections at once; 0: what file descriptors allow"`
+}
+
+// ListenerTLS is what a listener of protocol https shows its clients.
+type ListenerTLS struct {
+	Certificates []Certificate `key:"certificates" required:"true"`
+}
+
+// Certificate is a pair of PEM files.
+type Certificate struct {
+	Cert string `key:"cert" required:"true" doc:"PEM file with the certificate and those behind it; read again when it changes (https)"`
+	Key  string `key:"key" required:"true" doc:"PEM file with its private key"`
+}
+
+// Timeouts are the client side's of http and https.
+type Timeouts struct {
+	Head time.Duration `key:"head" min:"1ms" default:"10s" doc:"how long a request's head, or a handshake, may take (http, https)"`
+	Idle time.Duration `key:"idle" min:"1ms" default:"60s" doc:"longest silence between two requests"`
+	Body time.Duration `key:"body" min:"1ms" default:"60s" doc:"longest silence within a request or an answer"`
+}
+
+// Limits bound what clients of http and https send.
+type Limits struct {
+	Head   int `key:"head" min:"256" default:"32768" doc:"longest head of a request, in bytes (http, https)"`
+	Target int `key:"target" min:"1" default:"8192" doc:"longest request target in it, in bytes"`
+	Fields int `key:"fields" min:"1" default:"100" doc:"the most fields in it"`
+	Body   int `key:"body" min:"0" default:"0" doc:"longest body of a request, in bytes; 0: no limit"`
 }
 
 // Host is what clients ask for, and who serves it.
 type Host struct {
-	Name             string        `key:"name" host:"true" required:"true" doc:"the host's name"`
-	Policy           string        `key:"policy" enum:"active" later:"balance" default:"active" doc:"how the backends are used"`
-	Elect            string        `key:"elect" enum:"sticky lowest highest" default:"sticky" doc:"who becomes the active backend"`
-	Hold             time.Duration `key:"hold" default:"0s" doc:"how long a new client may wait for an active backend; 0: it is refused at once"`
+	Name             string        `key:"name" host:"true" required:"true" doc:"the host's name; *.suffix stands for the names below suffix, * for all that have no host"`
+	Policy           string        `key:"policy" enum:"active balance" default:"active" doc:"active: one backend at a time; balance: all that are healthy"`
+	Elect            string        `key:"elect" enum:"sticky lowest highest" default:"sticky" doc:"who becomes the active backend (active)"`
+	Choose           string        `key:"choose" enum:"random least_sessions sticky" default:"random" doc:"who serves a session or request (balance)"`
+	StickyBy         string        `key:"sticky_by" doc:"what a client is known by for choose sticky: cookie:NAME, header:NAME or client"`
+	Hold             time.Duration `key:"hold" default:"0s" doc:"how long a new client may wait for a backend; 0: it is refused at once"`
 	HoldMax          int           `key:"hold_max" min:"1" default:"1000" doc:"how many clients may wait at once"`
 	DialTimeout      time.Duration `key:"dial_timeout" min:"1ms" default:"1s" doc:"how long connecting to a backend may take"`
 	IdleTimeout      time.Duration `key:"idle_timeout" default:"0s" doc:"longest silence of a session; 0: no limit"`
 	HalfCloseTimeout time.Duration `key:"half_close_timeout" min:"1ms" default:"30s" doc:"longest silence once one direction has ended"`
 	SendProxy        string        `key:"send_proxy" enum:"off v1 v2" default:"off" doc:"PROXY header sent to backends"`
+	HTTP             HostHTTP      `key:"http"`
 	// Check is nil for a host that is not probed.
 	Check    *Check    `key:"check"`
 	Backends []Backend `key:"backends" required:"true"`
-	_        struct{}  `later:"choose sticky_by http"`
+}
+
+// HostHTTP says how requests go to the backends of a host.
+type HostHTTP struct {
+	Version      string        `key:"version" enum:"http/1.1 h2c" default:"http/1.1" doc:"what the backends speak (http and https listeners)"`
+	HeadTimeout  time.Duration `key:"head_timeout" min:"1ms" default:"60s" doc:"how long a backend may take to begin its answer"`
+	TotalTimeout time.Duration `key:"total_timeout" default:"0s" doc:"how long a request may take in all; 0: no limit"`
+	Pool         int           `key:"pool" min:"0" default:"100" doc:"the most idle connections to a backend that are kept"`
+	PoolIdle     time.Duration `key:"pool_idle" min:"1ms" default:"60s" doc:"how long they are kept"`
+	Retries      int           `key:"retries" min:"0" default:"1" doc:"how many more attempts a request may have that failed"`
 }
 
 // Check says how the backends of a host are probed.
@@ -91,10 +133,10 @@ type TLS struct {
 
 // Backend is an address that can serve a host.
 type Backend struct {
-	Name      string   `key:"name" required:"true" doc:"the backend's name"`
-	Address   string   `key:"address" required:"true" doc:"host:port to connect to"`
-	CheckPort int      `key:"check_port" min:"1" max:"65535" doc:"port to probe; overrides check.port"`
-	_         struct{} `later:"weight"`
+	Name      string `key:"name" required:"true" doc:"the backend's name"`
+	Address   string `key:"address" required:"true" doc:"host:port to connect to"`
+	Weight    int    `key:"weight" min:"0" max:"1000000" default:"1" doc:"its part of new sessions and requests; 0: none (balance)"`
+	CheckPort int    `key:"check_port" min:"1" max:"65535" doc:"port to probe; overrides check.port"`
 }
 
 // API is where operators are listened to.

@@ -2,6 +2,8 @@ package config
 
 import (
 	"switchboard/bridge"
+	"switchboard/bridge/route"
+	"switchboard/bridge/web"
 	"switchboard/monitor"
 	"switchboard/monitor/check"
 	"switchboard/runner"
@@ -11,7 +13,10 @@ import (
 // logger, the checks that are linked and where records go, is the caller's to add.
 func (f *File) Runner() runner.Config {
 	c := runner.Config{
-		Name:   f.Name,
+		Name: f.Name,
+
+		WildcardDepth: f.WildcardDepth,
+
 		State:  f.State,
 		API:    runner.API{Bind: f.API.Bind, Username: f.API.Username, Password: string(f.API.Password)},
 		Health: f.Health.Bind,
@@ -19,10 +24,7 @@ func (f *File) Runner() runner.Config {
 		Drain:  f.Shutdown.Drain,
 	}
 	for _, l := range f.Listeners {
-		c.Listeners = append(c.Listeners, runner.Listener{
-			Name: l.Name, Bind: l.Bind, Host: l.Host, MaxSessions: l.MaxSessions,
-			ProxyProtocol: bridge.ProxyVersion(l.ProxyProtocol), TrustedProxies: l.TrustedProxies,
-		})
+		c.Listeners = append(c.Listeners, l.runner())
 	}
 	for _, h := range f.Hosts {
 		c.Hosts = append(c.Hosts, h.runner())
@@ -30,10 +32,34 @@ func (f *File) Runner() runner.Config {
 	return c
 }
 
+func (l Listener) runner() runner.Listener {
+	r := runner.Listener{
+		Name: l.Name, Bind: l.Bind, Protocol: runner.Protocol(l.Protocol), Host: l.Host, MaxSessions: l.MaxSessions,
+		ProxyProtocol: bridge.ProxyVersion(l.ProxyProtocol), TrustedProxies: l.TrustedProxies,
+	}
+	if l.TLS != nil {
+		for _, c := range l.TLS.Certificates {
+			r.Certificates = append(r.Certificates, runner.Certificate(c))
+		}
+	}
+	if l.Timeouts != nil {
+		r.Timeouts = runner.Timeouts(*l.Timeouts)
+	}
+	if l.Limits != nil {
+		r.Limits = runner.Limits{Head: l.Limits.Head, Target: l.Limits.Target, Fields: l.Limits.Fields, Body: int64(l.Limits.Body)}
+	}
+	return r
+}
+
 func (h Host) runner() runner.Host {
 	r := runner.Host{
-		Name: h.Name, Elect: monitor.Elect(h.Elect), Hold: h.Hold, HoldMax: h.HoldMax, DialTimeout: h.DialTimeout,
+		Name: h.Name, Policy: route.Policy(h.Policy), Elect: monitor.Elect(h.Elect), Choose: route.Choose(h.Choose), StickyBy: h.StickyBy,
+		Hold: h.Hold, HoldMax: h.HoldMax, DialTimeout: h.DialTimeout,
 		IdleTimeout: h.IdleTimeout, HalfCloseTimeout: h.HalfCloseTimeout, SendProxy: bridge.ProxyVersion(h.SendProxy),
+		HTTP: runner.HostHTTP{
+			Version: web.Version(h.HTTP.Version), HeadTimeout: h.HTTP.HeadTimeout, TotalTimeout: h.HTTP.TotalTimeout,
+			Pool: orNone(h.HTTP.Pool), PoolIdle: h.HTTP.PoolIdle, Retries: orNone(h.HTTP.Retries),
+		},
 	}
 	if c := h.Check; c != nil {
 		r.Check = &check.Spec{
@@ -44,7 +70,15 @@ func (h Host) runner() runner.Host {
 		}
 	}
 	for _, b := range h.Backends {
-		r.Backends = append(r.Backends, runner.Backend{Name: b.Name, Address: b.Address, CheckPort: b.CheckPort})
+		r.Backends = append(r.Backends, runner.Backend{Name: b.Name, Address: b.Address, Weight: &b.Weight, CheckPort: b.CheckPort})
 	}
 	return r
+}
+
+// orNone is a number as the runner takes it, where 0 is the default.
+func orNone(n int) int {
+	if n == 0 {
+		return -1
+	}
+	return n
 }

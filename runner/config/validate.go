@@ -84,6 +84,9 @@ func (v *validator) warn(path, what string) {
 func (v *validator) unreachable() {
 	named := make(map[string]bool)
 	for _, l := range v.file.Listeners {
+		if l.Protocol != "tcp" {
+			return // whatever the name, a client can ask for it
+		}
 		named[l.Host] = true
 	}
 	for i, h := range v.file.Hosts {
