@@ -47,6 +47,7 @@ type rigOptions struct {
 	host     func(*bridge.HostOptions)
 	bridge   func(*bridge.Options)
 	listener func(*bridge.ListenerOptions)
+	built    func(*bridge.Bridge) // before it runs
 	dial     func(ctx context.Context, network, address string) (net.Conn, error)
 	splice   int // relay.Options.SpliceAfter
 }
@@ -74,7 +75,10 @@ func startRig(options rigOptions) *rig {
 	}
 	b, err := bridge.New(bo)
 	Expect(err).NotTo(HaveOccurred())
-	r.bridge, r.host = b, b.Host("db")
+	r.bridge, r.host = b, b.Host(bo.Hosts[0].Name)
+	if options.built != nil {
+		options.built(b)
+	}
 	ready := make(chan struct{})
 	go func() { r.ended <- b.Run(r.signals, ready) }()
 	Eventually(ready).Should(BeClosed())

@@ -1,18 +1,19 @@
 // Package bridge joins clients to backends, and cuts them off again: terms,
 // sessions, the traffic switch, and the listeners that clients come in by.
 //
-//	           <-chan Active (monitor)      SetTraffic (operator)
+//	    <-chan Active, <-chan Cluster (monitor)   SetTraffic, SetWeights (operator)
 //	                      │                         │
 //	                      ▼                         ▼
-//	                 ┌───────── Host.Run: one loop ─────────┐
-//	                 │ ends the old term, begins the new    │
+//	                 ┌─────────── Host: one loop ───────────┐
+//	                 │ ends old terms, begins new ones      │
 //	                 └───────┬──────────────────────────────┘
-//	                         │ atomic pointer: term, or why there is none
+//	                         │ atomic pointer: terms, or why there is none
 //	  accept                 ▼
-//	Listener ──▶ Host.Serve: admit ─▶ dial ─▶ open ──▶ relay.Set of the term
-//	                   │ park ◀────┘
-//	                   ▼
-//	              one Record a connection, with a Reason
+//	Listener ──▶ Host.Take: admit ─▶ pick ─▶ dial ─▶ open ──▶ relay.Set of the term
+//	  │                │ park ◀────────────┘                         ▲
+//	  │                ▼                                             │ upgraded
+//	  │           one Record a connection, with a Reason             │
+//	  └▶ Front (Sniffer, bridge/web): reads which host ─▶ Host.Claim: claims of the term
 //
 // # Terms
 //
@@ -30,6 +31,24 @@
 // for the next epoch alone, as there is none if the backend was only slow for a
 // moment: it is dialed again after a pause.
 //
+// # Many backends
+//
+// Under policy balance each healthy backend has a term of its own, and a session is
+// chosen one: by weight at random, by the fewest sessions, or sticky. A backend that
+// goes down takes its sessions with it, but not the requests it is answering: it may
+// well be finishing what it has begun, and a request that fails can be tried again.
+// Their term is retired: it takes nothing new, and is severed with the others when
+// traffic goes off.
+//
+// # Requests
+//
+// A request of HTTP is a session too, but for a few hundred microseconds only, many
+// times on one connection. So it is no member of a relay's set but a [Claim] on the
+// term, which costs a mutex twice and no allocation. Ending the term severs claims
+// while it holds their mutex: none can leave meanwhile and be severed in the middle of
+// another request. Which host a request is for stands in the request, so its listener
+// hands the connection to a [Front], which reads it and asks [Bridge.Lookup].
+//
 // # Words
 //
 // The words of this program, in code, logs and JSON:
@@ -39,9 +58,12 @@
 //	host      what a client asks for: the name bound to a TCP listener
 //	backend   an address that can serve a host; its identity is (host, name)
 //	cluster   one host's backends and which of them is active
+//	policy    one active backend at a time, or balance over all healthy ones
 //	term      a stretch of service on one backend; a session belongs to one term
 //	epoch     counts a host's NEW_ACTIVE_BACKENDs, never goes back
-//	session   one bridged pair, client and backend
+//	session   one bridged pair, client and backend, or a request in flight
+//	claim     a request's place in a term
+//	front     what reads from a connection which host it is for
 //	sever     end sessions at once on both sides, with RST
 //	drain     refuse new sessions, wait, then sever
 //	park      keep a client waiting for an active backend, its bytes unread
