@@ -23,6 +23,10 @@ const (
 	// off: with max_connect_errors as it is by default, the server puts up with that
 	// for close to an hour, and a certificate that was put right is soon seen.
 	calm = 30 * time.Second
+	// dialing is how long a connect goes on after its probe: long enough for a busy
+	// machine to see one that was made in the last moment, and short enough for a
+	// lost packet to be sent anew by the next probe.
+	dialing = 500 * time.Millisecond
 	// farewell bounds the sending of COM_QUIT, which fits any socket's buffer.
 	farewell = 100 * time.Millisecond
 )
@@ -159,11 +163,10 @@ func (c *Conn) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	conn, err := c.target.Dial(ctx, "tcp", c.target.Address)
-	if err != nil {
-		return err
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
-	c.pending = c.logIn(conn, secure)
+	c.pending = c.logIn(ctx, secure)
 	return c.join(ctx)
 }
 
@@ -190,9 +193,10 @@ func (c *Conn) join(ctx context.Context) error {
 	return l.err
 }
 
-// login is a connection, from when it is dialed.
+// login is a connection, from when it begins to be dialed.
 type login struct {
 	cancel context.CancelFunc
+	// socket is nil until it is dialed.
 	socket *socket
 	// done is closed when conn is logged in or err says why not.
 	done chan struct{}
@@ -200,11 +204,11 @@ type login struct {
 	err  error
 }
 
-// logIn begins to log in on conn. The goroutine is the login's, and ends when
-// done is closed: after patience, or when canceled, at the latest.
-func (c *Conn) logIn(conn net.Conn, secure *tls.Config) *login {
+// logIn begins to dial and to log in, for a probe. The goroutine is the login's, and
+// ends when done is closed: after patience, or when canceled, at the latest.
+func (c *Conn) logIn(probe context.Context, secure *tls.Config) *login {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	l := &login{cancel: cancel, socket: &socket{Conn: conn, left: check.MaxBody}, done: make(chan struct{})}
+	l := &login{cancel: cancel, done: make(chan struct{})}
 	config := gomysql.NewConfig()
 	config.User, config.Passwd, config.DBName = c.spec.Username, c.spec.Password, c.spec.Database
 	config.Net, config.Addr = "tcp", c.target.Address
@@ -212,21 +216,26 @@ func (c *Conn) logIn(conn net.Conn, secure *tls.Config) *login {
 	// What it would log is told by the error.
 	config.Logger = new(gomysql.NopLogger)
 	config.DialFunc = func(context.Context, string, string) (net.Conn, error) { return l.socket, nil }
-	go l.run(ctx, config)
+	go l.run(ctx, probe, c.target.Dial, config)
 	return l
 }
 
-func (l *login) run(ctx context.Context, config *gomysql.Config) {
+type dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+func (l *login) run(ctx, probe context.Context, dial dial, config *gomysql.Config) {
 	defer close(l.done)
 	defer l.cancel()
 	defer func() {
 		if cause := recover(); cause != nil {
 			l.err = unreadable(cause)
 		}
-		if l.err != nil {
+		if l.err != nil && l.socket != nil {
 			_ = l.socket.Close()
 		}
 	}()
+	if l.err = l.dial(ctx, probe, dial, config.Addr); l.err != nil {
+		return
+	}
 	connector, err := gomysql.NewConnector(config)
 	if err != nil {
 		l.err = err
@@ -234,6 +243,23 @@ func (l *login) run(ctx context.Context, config *gomysql.Config) {
 	}
 	l.conn, err = connector.Connect(ctx)
 	l.err = l.why(err)
+}
+
+// dial connects, until dialing after the probe's end. Go closes a connection that
+// the kernel has made in the moment that the dial's context ends, and the server
+// counts that as broken off.
+func (l *login) dial(ctx, probe context.Context, dial dial, address string) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(probe, func() {
+		time.AfterFunc(dialing, func() { cancel(context.Cause(probe)) })
+	})()
+	conn, err := dial(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	l.socket = &socket{Conn: conn, left: check.MaxBody}
+	return nil
 }
 
 // ask asks one question.
@@ -282,7 +308,7 @@ func (l *login) why(err error) error {
 // the server had said, and not just for lack of time.
 func (l *login) brokenOff() bool {
 	var network net.Error
-	return l.err != nil && l.socket.err == nil && !fromServer(l.err) &&
+	return l.err != nil && l.socket != nil && l.socket.err == nil && !fromServer(l.err) &&
 		!errors.Is(l.err, context.Canceled) && !errors.Is(l.err, context.DeadlineExceeded) && !errors.As(l.err, &network)
 }
 

@@ -25,7 +25,8 @@
 //
 //   - A log-in whose probe runs out of time goes on, and the next probes wait for
 //     the same one, up to 10 s: a server that hangs sees one connect, not one a
-//     probe.
+//     probe. A connect goes on for half a second, since it may have been made when
+//     the probe ended.
 //   - After a handshake that had to be broken off on this side, as for a
 //     certificate that cannot be trusted, the server is left alone for 30 s;
 //     probes meanwhile say why. What is broken off is still counted there: a
