@@ -24,6 +24,10 @@ run: ## Run a whole cluster on this machine, with things to try
 test: tools lint ## Run every check and every spec, with the race detector
 	go test -race -count=1 -p 2 -timeout 20m ./...
 
+.PHONY: soak
+soak: tools ## Probe real databases 100,000 times each, and look for what is left
+	SOAK=1 go test -race -count=1 -p 1 -timeout 20m ./monitor/check/mysql ./monitor/check/galera ./monitor/check/postgres -ginkgo.focus-file soak_test.go
+
 .PHONY: lint
 lint: ## Check format, vet, staticcheck, the floors and go.mod
 	@unformatted=$$(gofmt -l .); \
