@@ -14,7 +14,6 @@ import (
 
 	"switchboard/fixtures/servers"
 	"switchboard/fixtures/spec"
-	"switchboard/monitor/check"
 )
 
 // The servers of this spec let nobody in after one broken connect, and keep count
@@ -126,12 +125,18 @@ var _ = Describe("the mysql check over 100,000 probes", func() {
 		By("going on over a crash")
 		db.kill()
 		each(func(c *checker) { Expect(c.ask()).To(Equal(refused)) })
+		ctx, enough := context.WithCancel(context.Background())
 		var going sync.WaitGroup
+		// Should the server not come back.
+		DeferCleanup(func() {
+			enough()
+			going.Wait()
+		})
 		going.Go(func() {
 			defer GinkgoRecover()
 			each(func(c *checker) {
-				for answered := 0; answered < probes/routers/2; {
-					if result := c.ask(); result.Verdict == check.Healthy {
+				for answered := 0; answered < probes/routers/2 && ctx.Err() == nil; {
+					if c.ask() == healthy {
 						answered++
 					}
 				}

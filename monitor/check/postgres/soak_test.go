@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"sync"
@@ -112,11 +113,17 @@ var _ = Describe("the postgres check over 100,000 probes", func() {
 		db.Kill()
 		Eventually(ended).WithTimeout(patient).Should(Receive(HaveOccurred()))
 		each(func(c check.Checker) { Expect(ask(c)).To(Equal(refused)) })
+		ctx, enough := context.WithCancel(context.Background())
 		var going sync.WaitGroup
+		// Should the server not come back.
+		DeferCleanup(func() {
+			enough()
+			going.Wait()
+		})
 		going.Go(func() {
 			defer GinkgoRecover()
 			each(func(c check.Checker) {
-				for answered := 0; answered < probes/routers/2; {
+				for answered := 0; answered < probes/routers/2 && ctx.Err() == nil; {
 					if ask(c) == isPrimary {
 						answered++
 					}
