@@ -45,8 +45,8 @@ func settings(text string) []string {
 	return lines
 }
 
-// statements are those of an SQL file, each on one line.
-func statements(text string) []string {
+// sqlStatements are those of an SQL file, each on one line.
+func sqlStatements(text string) []string {
 	var lines []string
 	for line := range strings.Lines(text) {
 		if line = strings.TrimSpace(line); !strings.HasPrefix(line, "--") {
@@ -193,7 +193,7 @@ var _ = Describe("The recipes", func() {
 		if _, err := os.Stat(servers.GaleraLibrary); err != nil {
 			spec.Need(servers.GaleraLibrary, "galera-4")
 		}
-		cluster := &servers.Galera{Init: append(clientUser(), statements(recipe("galera/check.sql", nearby...))...)}
+		cluster := &servers.Galera{Init: append(clientUser(), sqlStatements(recipe("galera/check.sql", nearby...))...)}
 		for _, line := range settings(recipe("galera/server.cnf")) {
 			// The fixture has options of its own on that line.
 			if options, ok := strings.CutPrefix(line, "wsrep_provider_options = "); ok {
@@ -271,7 +271,7 @@ var _ = Describe("The recipes", func() {
 		config := append(settings(recipe("mariadb/server.cnf")), "innodb_flush_log_at_trx_commit=1")
 		first := &servers.MariaDB{Dir: GinkgoT().TempDir(), ServerID: 1, Config: config}
 		startMariaDB(first)
-		for _, sql := range append(append(clientUser(), statements(recipe("mariadb/check.sql", nearby...))...),
+		for _, sql := range append(append(clientUser(), sqlStatements(recipe("mariadb/check.sql", nearby...))...),
 			"CREATE USER repl@'%' IDENTIFIED BY 'secret'", "GRANT REPLICATION SLAVE ON *.* TO repl@'%'",
 			"CREATE TABLE shop.ledger (id INT PRIMARY KEY)") {
 			_, err := first.Query(sql)
