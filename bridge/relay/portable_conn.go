@@ -25,6 +25,8 @@ type socket struct {
 	raw    syscall.RawConn // nil if Conn is not a *net.TCPConn
 	shut   atomic.Bool     // our write side was shut down, or is about to be
 	lent   *lent           // nil before the first ReadLent
+	sent   *sent           // nil before the first Write
+	peek   *peek           // nil before the first Quiet
 	watch  atomic.Uint64   // the watcher's token; 0: not watched
 }
 
@@ -91,21 +93,67 @@ func (c *socket) ReadLent(from Lender) (int, error) {
 func (l *lent) onReadable(fd uintptr) bool {
 	buffer := l.from.Lend()
 	for {
-		n, err := unix.Read(int(fd), buffer)
+		n, errno := read(fd, buffer)
 		switch {
 		case n > 0:
 			l.n = n
 			return true
-		case err == unix.EINTR:
+		case errno == unix.EINTR:
 			continue
 		}
 		l.from.Return()
-		if err == unix.EAGAIN {
+		if errno == unix.EAGAIN {
 			return false
 		}
-		l.err = err
+		if errno != 0 {
+			l.err = errno
+		}
 		return true
 	}
+}
+
+// Write writes all of p, or returns why not.
+func (c *socket) Write(p []byte) (int, error) {
+	if c.raw == nil {
+		return c.Conn.Write(p)
+	}
+	if c.sent == nil {
+		c.sent = &sent{}
+		c.sent.write = c.sent.onWritable
+	}
+	s := c.sent
+	s.rest, s.err = p, nil
+	err := c.raw.Write(s.write)
+	n := len(p) - len(s.rest)
+	s.rest = nil
+	if err == nil {
+		err = s.err
+	}
+	return n, err
+}
+
+// sent is what Write needs, bound once so that a write allocates nothing.
+type sent struct {
+	write func(fd uintptr) bool
+	rest  []byte
+	err   error
+}
+
+// onWritable writes until nothing is left and returns true then, or returns false to
+// be called again.
+func (s *sent) onWritable(fd uintptr) bool {
+	for len(s.rest) > 0 {
+		switch n, errno := write(fd, s.rest); {
+		case n > 0:
+			s.rest = s.rest[n:]
+		case errno == unix.EAGAIN:
+			return false
+		case errno != unix.EINTR:
+			s.err = errno
+			return true
+		}
+	}
+	return true
 }
 
 // readAhead is ReadLent for what cannot be waited for without a buffer.
@@ -123,10 +171,22 @@ func (c *socket) Quiet() bool {
 	if c.raw == nil {
 		return true
 	}
-	quiet := false
-	_ = c.raw.Control(func(fd uintptr) { quiet = poll(fd, unix.POLLIN|unix.POLLRDHUP) == 0 })
-	return quiet
+	if c.peek == nil {
+		c.peek = &peek{}
+		c.peek.control = c.peek.look
+	}
+	c.peek.quiet = false
+	_ = c.raw.Control(c.peek.control)
+	return c.peek.quiet
 }
+
+// peek is what Quiet needs, bound once so that asking allocates nothing.
+type peek struct {
+	control func(fd uintptr)
+	quiet   bool
+}
+
+func (p *peek) look(fd uintptr) { p.quiet = quiet(fd) }
 
 // OnGone asks the engine's watcher to look out for the peer's end.
 func (c *socket) OnGone(left func()) {

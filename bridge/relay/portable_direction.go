@@ -112,7 +112,7 @@ func (d *direction) onReadable(fd uintptr) bool {
 		if d.buf == nil {
 			d.buf = e.borrow()
 		}
-		n, err := unix.Read(int(fd), *d.buf)
+		n, errno := read(fd, *d.buf)
 		switch {
 		case n > 0:
 			d.chunk = (*d.buf)[:n]
@@ -120,17 +120,17 @@ func (d *direction) onReadable(fd uintptr) bool {
 			if !d.write() {
 				return true
 			}
-		case err == nil:
+		case errno == 0:
 			d.ended = true
 			d.letGo()
 			return true
-		case err == unix.EAGAIN:
+		case errno == unix.EAGAIN:
 			d.letGo()
 			d.bulk = d.bulk && d.went > e.options.BufferSize
 			d.went = 0
 			return false
-		case err != unix.EINTR:
-			d.session.fail(d.from, err)
+		case errno != unix.EINTR:
+			d.session.fail(d.from, errno)
 			return true
 		}
 	}
@@ -232,7 +232,11 @@ func (d *direction) onWritable(fd uintptr) bool {
 
 func (d *direction) put(dst int) (int, error) {
 	if d.piped == 0 {
-		return unix.Write(dst, d.chunk)
+		n, errno := write(uintptr(dst), d.chunk)
+		if errno != 0 {
+			return n, errno
+		}
+		return n, nil
 	}
 	n, err := unix.Splice(d.pipe.r, nil, dst, nil, d.piped, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
 	return int(n), err
