@@ -6,6 +6,7 @@ import (
 
 	"switchboard/bridge"
 	"switchboard/bridge/feed"
+	"switchboard/bridge/route"
 )
 
 // Sources is the state that the API merges. Every feed has one owner elsewhere;
@@ -20,19 +21,26 @@ type Sources struct {
 	Hosts []HostSource
 	// Ready returns nil, or why the router is not ready.
 	Ready func() error
+	// Refusals counts by reason the HTTP requests that were refused before it was
+	// known which host they were for. Nil: the router speaks no HTTP.
+	Refusals func() map[string]int64
 }
 
 // HostSource is the state of one host.
 type HostSource struct {
-	Name string
-	// Policy is "active".
-	Policy string
+	Name   string
+	Policy route.Policy
 	// Cluster comes from the monitor.
 	Cluster *feed.Feed[bridge.Cluster]
 	// Traffic comes from the bridge.
 	Traffic *feed.Feed[bridge.Traffic]
 	// Counts reads the bridge's atomics.
 	Counts func() bridge.Counts
+	// Weights are those that operators have set, by backend name. They go before the
+	// backends' own. Nil: there are none.
+	Weights func() map[string]int
+	// HTTP reads what requests of the host came to; its nil, or nil: there were none.
+	HTTP func() *HTTP
 }
 
 // Commands is what the API can ask for. Implementations act, or refuse with one
@@ -47,6 +55,9 @@ type Commands interface {
 	Switch(ctx context.Context, host, backend, message string) (severed int, err error)
 	// Pin keeps the host to backend, or unpins it if backend is "".
 	Pin(ctx context.Context, host, backend, message string) (severed int, err error)
+	// SetWeights changes the weights of a host's backends, by name; nil goes back to
+	// the configured one.
+	SetWeights(ctx context.Context, host string, weights map[string]*int, message string) error
 	// Sessions lists the open sessions of all hosts.
 	Sessions() []bridge.SessionInfo
 	// EndSession severs one.

@@ -32,6 +32,12 @@
 // steps of which the second may fail. Where a first command has acted and a second
 // has not, the problem document says "acted": true.
 //
+// Weights are for hosts of policy balance: {"weights":{"a":3,"b":0,"c":null}} merges
+// into those that operators have set, and null gives a backend, or with
+// {"weights":null} all of them, the configured weight back. Nobody is severed by it,
+// but weight 0 takes a backend out of service, and so needs a message as whatever
+// cuts traffic does; other weights do not.
+//
 // The ETag of a resource covers what an operator can write, and the epoch. Session
 // counts and check times change all the time and are left out.
 //

@@ -19,6 +19,7 @@ import (
 	"unicode/utf8"
 
 	"switchboard/bridge"
+	"switchboard/bridge/route"
 )
 
 // Limits of a PATCH.
@@ -43,6 +44,10 @@ type change struct {
 	active string
 	// pin is nil if it was not given; "" unpins.
 	pin *string
+	// weights by backend name are nil if they were not given. A weight that is nil
+	// goes back to the configured one, and so do all if noWeights.
+	weights   map[string]*int
+	noWeights bool
 	// messageWrong is true if the message was refused, so that it is not reported
 	// as missing too.
 	messageWrong bool
@@ -62,6 +67,9 @@ func (c change) LogValue() slog.Value {
 	}
 	if c.pin != nil {
 		attrs = append(attrs, slog.String("pin", *c.pin))
+	}
+	if c.weights != nil {
+		attrs = append(attrs, slog.Any("weights", c.weigh(Host{})))
 	}
 	if c.message != "" {
 		attrs = append(attrs, slog.String("message", c.message))
@@ -235,9 +243,45 @@ func parse(members map[string]json.RawMessage, known []string) (change, []Invali
 				break
 			}
 			c.pin = &text
+		case name == "weights":
+			var wrongs []Invalid
+			c.weights, wrongs = parseWeights(raw)
+			c.noWeights = null
+			bad = append(bad, wrongs...)
 		}
 	}
 	return c, append(bad, c.consistent(members, known)...)
+}
+
+// parseWeights reads a member of weights by backend name, and lists what is wrong
+// with each.
+func parseWeights(raw json.RawMessage) (weights map[string]*int, bad []Invalid) {
+	var each map[string]json.RawMessage
+	if json.Unmarshal(raw, &each) != nil {
+		return nil, []Invalid{{"/weights", `must be an object of weights by backend, such as {"a": 3, "b": 0, "c": null}`}}
+	}
+	weights = make(map[string]*int)
+	for _, name := range slices.Sorted(maps.Keys(each)) {
+		var weight *int
+		if json.Unmarshal(each[name], &weight) != nil || weight != nil && (*weight < 0 || *weight > route.MaxWeight) {
+			bad = append(bad, Invalid{"/weights" + pointer(name), bridge.ErrWeight.Error() + ", or null for the configured one"})
+			continue
+		}
+		weights[name] = weight
+	}
+	return weights, bad
+}
+
+// weigh is what the weights of a host as it is now are to be.
+func (c change) weigh(h Host) map[string]*int {
+	if !c.noWeights {
+		return c.weights
+	}
+	all := make(map[string]*int, len(h.Backends))
+	for _, b := range h.Backends {
+		all[b.Name] = nil
+	}
+	return all
 }
 
 // consistent lists what is wrong with members that are right one by one.
@@ -246,6 +290,7 @@ func (c change) consistent(members map[string]json.RawMessage, known []string) (
 	_, grace := members["grace"]
 	_, active := members["active"]
 	_, pin := members["pin"]
+	_, weights := members["weights"]
 	_, message := members["message"]
 	if grace && (!traffic || c.setTraffic && c.enabled) {
 		bad = append(bad, Invalid{"/grace", "goes with trafficEnabled false only"})
@@ -256,8 +301,8 @@ func (c change) consistent(members map[string]json.RawMessage, known []string) (
 		}
 		return bad
 	}
-	if message && !traffic && !active && !pin {
-		bad = append(bad, Invalid{"/message", "says why something changes: it goes with trafficEnabled, active or pin"})
+	if message && !traffic && !active && !pin && !weights {
+		bad = append(bad, Invalid{"/message", "says why something changes: it goes with trafficEnabled, active, pin or weights"})
 	}
 	if c.active != "" && c.pin != nil && *c.pin != c.active {
 		if *c.pin == "" {
@@ -272,16 +317,38 @@ func (c change) consistent(members map[string]json.RawMessage, known []string) (
 // against lists what is wrong with a change of a host as it is now. A host whose
 // backends are not known yet is left to the command to judge.
 func (c change) against(h Host) (bad []Invalid) {
-	named := func(member, name string) {
+	named := func(at, name string) {
 		if _, ok := h.backend(name); name != "" && len(h.Backends) > 0 && !ok {
-			bad = append(bad, Invalid{pointer(member), bridge.ErrUnknownBackend.Error()})
+			bad = append(bad, Invalid{at, bridge.ErrUnknownBackend.Error()})
 		}
 	}
-	named("active", c.active)
-	cuts := c.setTraffic && !c.enabled || c.active != ""
-	if c.pin != nil {
-		named("pin", *c.pin)
+	balances := h.Policy == string(route.Balance)
+	cuts := c.setTraffic && !c.enabled
+	switch {
+	case c.active == "":
+	case balances:
+		bad = append(bad, Invalid{"/active", bridge.ErrBalance.Error()})
+	default:
+		named("/active", c.active)
+		cuts = true
+	}
+	switch {
+	case c.pin == nil:
+	case balances:
+		bad = append(bad, Invalid{"/pin", bridge.ErrBalance.Error()})
+	default:
+		named("/pin", *c.pin)
 		cuts = cuts || *c.pin != "" && (h.Active == nil || h.Active.Name != *c.pin)
+	}
+	if c.weights != nil && !balances {
+		bad = append(bad, Invalid{"/weights", bridge.ErrNoChoice.Error()})
+	} else {
+		for _, name := range slices.Sorted(maps.Keys(c.weights)) {
+			named("/weights"+pointer(name), name)
+			weight := c.weights[name]
+			b, known := h.backend(name)
+			cuts = cuts || weight != nil && *weight == 0 && (!known || b.Weight != 0)
+		}
 	}
 	if cuts && !c.messageWrong && strings.TrimSpace(c.message) == "" {
 		bad = append(bad, Invalid{"/message", "is needed, and not blank, for a change that cuts traffic: say why"})

@@ -36,6 +36,7 @@ type refusal struct {
 const (
 	traffic = "/traffic"
 	host    = "/hosts/db.main"
+	shop    = "/hosts/*.shop"
 )
 
 // stuckWriter is a client that does not read.
@@ -156,6 +157,18 @@ var _ = Describe("PATCH", func() {
 		Entry("a pin that cuts without a message", refusal{path: host, body: `{"pin":"db-1"}`, status: 422, pointers: []string{"/message"}}),
 		Entry("active and pin at odds", refusal{path: host, body: `{"active":"db-1","pin":"db-0","message":"x"}`, status: 422, pointers: []string{"/pin"}}),
 		Entry("a switch and an unpin", refusal{path: host, body: `{"active":"db-1","pin":null,"message":"x"}`, status: 422, pointers: []string{"/pin"}}),
+		Entry("weights of a host that has one active backend", refusal{path: host, body: `{"weights":{"db-0":2}}`, status: 422, pointers: []string{"/weights"}}),
+		Entry("weights of the router", refusal{path: traffic, body: `{"trafficEnabled":true,"weights":{}}`, status: 422, pointers: []string{"/weights"}}),
+		Entry("an active of a host that uses all", refusal{path: shop, body: `{"active":"app-0","message":"x"}`, status: 422, pointers: []string{"/active"}}),
+		Entry("a pin of a host that uses all", refusal{path: shop, body: `{"pin":null}`, status: 422, pointers: []string{"/pin"}}),
+		Entry("weights that are a number", refusal{path: shop, body: `{"weights":3}`, status: 422, pointers: []string{"/weights"}}),
+		Entry("weights that are none", refusal{
+			path: shop, body: `{"weights":{"app-0":-1,"app/1":"3","b":1.5,"c":1000001,"d":true},"message":"x"}`, status: 422,
+			pointers: []string{"/weights/app-0", "/weights/app~11", "/weights/b", "/weights/c", "/weights/d"},
+		}),
+		Entry("a weight twice", refusal{path: shop, body: `{"weights":{"app-0":1,"app-0":2}}`, status: 400}),
+		Entry("weights of unknown backends", refusal{path: shop, body: `{"weights":{"x/y":1,"app-9":null}}`, status: 422, pointers: []string{"/weights/app-9", "/weights/x~1y"}}),
+		Entry("a weight of 0 without a message", refusal{path: shop, body: `{"weights":{"app-0":0}}`, status: 422, pointers: []string{"/message"}}),
 		Entry("everything wrong at once", refusal{
 			path: host, body: `{"zzz":1,"trafficEnabled":"no","grace":"soon","active":"db-9","pin":7}`, status: 422,
 			pointers: []string{"/grace", "/pin", "/trafficEnabled", "/zzz", "/active", "/message"},
@@ -309,6 +322,53 @@ var _ = Describe("PATCH", func() {
 		})
 	})
 
+	Context("when it sets weights", func() {
+		var calls []string
+
+		BeforeEach(func() {
+			calls = nil
+			set := w.commands.setWeights
+			w.commands.setWeights = func(ctx context.Context, host string, weights map[string]*int, message string) error {
+				text, err := json.Marshal(weights)
+				Expect(err).NotTo(HaveOccurred())
+				calls = append(calls, fmt.Sprintf("weights %s %s %q", host, text, message))
+				return set(ctx, host, weights, message)
+			}
+		})
+
+		DescribeTable("merges them, and shows those in force",
+			func(body string, first, second int, expected ...string) {
+				answer := patch(h, shop, body)
+				Expect(answer.Code).To(Equal(http.StatusOK), answer.Body.String())
+				Expect(calls).To(Equal(expected))
+				var state api.Host
+				Expect(json.Unmarshal(answer.Body.Bytes(), &state)).To(Succeed())
+				Expect([]int{state.Backends[0].Weight, state.Backends[1].Weight}).To(Equal([]int{first, second}))
+				Expect(*state.Severed).To(BeZero())
+				Expect(answer.Header().Get("ETag")).To(Equal(get(h, shop).Header().Get("ETag")))
+			},
+			Entry("one, the other as it was", `{"weights":{"app/1":5}}`, 2, 5, `weights *.shop {"app/1":5} ""`),
+			Entry("one that goes back to the configured one", `{"weights":{"app-0":null,"app/1":1000000}}`, 1, 1000000, `weights *.shop {"app-0":null,"app/1":1000000} ""`),
+			Entry("all that go back", `{"weights":null}`, 1, 1, `weights *.shop {"app-0":null,"app/1":null} ""`),
+			Entry("none, which takes a backend out, and says why", `{"weights":{"app-0":0},"message":"upgrade"}`, 0, 1, `weights *.shop {"app-0":0} "upgrade"`),
+			Entry("nothing", `{"weights":{}}`, 2, 1, `weights *.shop {} ""`),
+		)
+
+		It("asks no reason for leaving a backend out that is out already", func() {
+			w.set = map[string]int{"app-0": 0}
+			Expect(patch(h, shop, `{"weights":{"app-0":0,"app/1":2}}`).Code).To(Equal(http.StatusOK))
+		})
+
+		It("says that they are in force and could not be stored", func() {
+			w.commands.setWeights = func(context.Context, string, map[string]*int, string) error {
+				return fmt.Errorf("%w: no space left on device", bridge.ErrNotDurable)
+			}
+			e := problemIn(patch(h, shop, `{"weights":{"app-0":5}}`))
+			Expect(e.Type).To(Equal("urn:switchboard:problem:not-durable"))
+			Expect(e.Acted).To(BeTrue())
+		})
+	})
+
 	DescribeTable("says what a command said",
 		func(err error, status int, kind string, retry bool) {
 			w.commands.switchTo = func(context.Context, string, string, string) (int, error) { return 0, err }
@@ -319,6 +379,7 @@ var _ = Describe("PATCH", func() {
 		},
 		Entry("unhealthy", bridge.ErrUnhealthy, 409, "urn:switchboard:problem:unhealthy", false),
 		Entry("pinned", fmt.Errorf("switching: %w", bridge.ErrPinned), 409, "urn:switchboard:problem:pinned", false),
+		Entry("another policy", bridge.ErrBalance, 409, "urn:switchboard:problem:policy", false),
 		Entry("unknown backend", bridge.ErrUnknownBackend, 422, "about:blank", false),
 		Entry("unknown host", bridge.ErrUnknownHost, 404, "urn:switchboard:problem:unknown-host", false),
 		Entry("stopped", bridge.ErrStopped, 503, "urn:switchboard:problem:stopping", true),

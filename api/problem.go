@@ -12,8 +12,8 @@ import (
 // document (RFC 9457).
 type Error struct {
 	// Type is "about:blank", or "urn:switchboard:problem:" and a word where one
-	// status has several reasons: unhealthy, pinned, unknown-host, unknown-session,
-	// busy, timeout, stopping, not-durable, not-ready, precondition.
+	// status has several reasons: unhealthy, pinned, policy, unknown-host,
+	// unknown-session, busy, timeout, stopping, not-durable, not-ready, precondition.
 	Type string `json:"type"`
 	// Title is the status in words.
 	Title  string `json:"title"`
@@ -98,6 +98,8 @@ func problemOf(err error) *Error {
 		return problem(http.StatusConflict, err.Error()).kind("unhealthy")
 	case errors.Is(err, bridge.ErrPinned):
 		return problem(http.StatusConflict, err.Error()).kind("pinned")
+	case errors.Is(err, bridge.ErrBalance), errors.Is(err, bridge.ErrNoChoice):
+		return problem(http.StatusConflict, err.Error()).kind("policy")
 	case errors.Is(err, bridge.ErrNotDurable):
 		return problem(http.StatusInternalServerError, err.Error()).kind("not-durable").because(err)
 	case errors.Is(err, bridge.ErrStopped):

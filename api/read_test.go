@@ -32,6 +32,15 @@ const unknownHostJSON = `{
   "host": "db.side", "policy": "active", "active": null, "epoch": 0, "since": null, "reason": "", "pin": null,
   "trafficEnabled": false, "message": "", "lastUpdated": null, "drainUntil": null, "currentSessionCount": 2, "backends": []}`
 
+const shopJSON = `{
+  "host": "*.shop", "policy": "balance", "active": null, "epoch": 0, "since": null, "reason": "", "pin": null,
+  "trafficEnabled": true, "message": "", "lastUpdated": null, "drainUntil": null, "currentSessionCount": 0, "backends": [
+    {"name": "app-0", "address": "10.0.1.1:80", "healthy": true, "active": false, "weight": 2, "currentSessionCount": 0,
+     "check": {"at": null, "tookMs": 0, "detail": ""}},
+    {"name": "app/1", "address": "10.0.1.2:80", "healthy": true, "active": false, "weight": 1, "currentSessionCount": 0,
+     "check": {"at": null, "tookMs": 0, "detail": ""}}
+  ]}`
+
 const trafficJSON = `{"trafficEnabled": true, "message": "", "lastUpdated": null, "drainUntil": null, "currentSessionCount": 9}`
 
 var _ = Describe("Reading", func() {
@@ -55,9 +64,10 @@ var _ = Describe("Reading", func() {
 			Expect(answer.Header().Get("Cache-Control")).To(Equal("no-store"))
 		},
 		Entry("the cluster", "/cluster", `{"name": "router-1", "traffic": `+trafficJSON+`,
-			"clusters": [`+hostJSON+`, `+unknownHostJSON+`], "currentSessionCount": 9}`),
+			"clusters": [`+hostJSON+`, `+unknownHostJSON+`, `+shopJSON+`], "currentSessionCount": 9}`),
 		Entry("the traffic", "/traffic", trafficJSON),
-		Entry("the hosts", "/hosts", `{"hosts": [`+hostJSON+`, `+unknownHostJSON+`]}`),
+		Entry("the hosts", "/hosts", `{"hosts": [`+hostJSON+`, `+unknownHostJSON+`, `+shopJSON+`]}`),
+		Entry("a host that uses all its backends, with the weights in force", "/hosts/*.shop", shopJSON),
 		Entry("a host", "/hosts/db.main", hostJSON),
 		Entry("a host in capitals, as DNS has it", "/hosts/DB.Main", hostJSON),
 		Entry("a host that nothing is known of yet", "/hosts/db.side", unknownHostJSON),
@@ -84,6 +94,24 @@ var _ = Describe("Reading", func() {
 		Expect(get(h, "/cluster").Body.String()).To(ContainSubstring(`"currentSessionCount":3`))
 	})
 
+	It("shows what requests came to, of a host that was asked, and of the router if it speaks HTTP", func() {
+		Expect(get(h, "/cluster").Body.String()).NotTo(ContainSubstring("refusals"))
+		w.options.Sources.Refusals = func() map[string]int64 { return map[string]int64{"no_host": 3} }
+		h = w.handler()
+		half := 0.5
+		w.http = &api.HTTP{
+			Requests: 4, Classes: map[string]int64{"1xx": 0, "2xx": 3, "3xx": 0, "4xx": 0, "5xx": 1}, BytesFromClients: 5, BytesToClients: 6,
+			Latency: api.Latency{SumMs: 7.5, Buckets: []api.Bucket{{LeMs: &half, Count: 3}, {Count: 4}}},
+			Retries: 1, Refusals: map[string]int64{"no_backend": 1},
+		}
+		counted := `"http": {"requests": 4, "classes": {"1xx": 0, "2xx": 3, "3xx": 0, "4xx": 0, "5xx": 1}, "bytesFromClients": 5, "bytesToClients": 6,
+			"latency": {"sumMs": 7.5, "buckets": [{"leMs": 0.5, "count": 3}, {"leMs": null, "count": 4}]}, "retries": 1, "refusals": {"no_backend": 1}}}`
+		shop := strings.TrimSuffix(shopJSON, "}") + ", " + counted
+		Expect(get(h, "/hosts/*.shop").Body.String()).To(MatchJSON(shop))
+		Expect(get(h, "/cluster").Body.String()).To(MatchJSON(`{"name": "router-1", "traffic": ` + trafficJSON + `,
+			"clusters": [` + hostJSON + `, ` + unknownHostJSON + `, ` + shop + `], "currentSessionCount": 9, "refusals": {"no_host": 3}}`))
+	})
+
 	It("writes times in UTC whatever zone they were taken in", func() {
 		zone := time.FixedZone("somewhere", 3600)
 		w.traffic.Put(bridge.Traffic{LastUpdated: epochStart.In(zone)})
@@ -93,12 +121,12 @@ var _ = Describe("Reading", func() {
 	It("lists sessions, oldest first, by host and backend if asked", func() {
 		w.commands.sessions = func() []bridge.SessionInfo {
 			return []bridge.SessionInfo{
-				{ID: "s-2", Host: "db.main", Listener: "mysql", Backend: "db-1", Client: "192.0.2.7:1", Since: epochStart.Add(time.Second), ToBackend: 5, ToClient: 6},
+				{ID: "s-2", Protocol: bridge.WebSocket, Host: "db.main", Listener: "mysql", Backend: "db-1", Client: "192.0.2.7:1", Since: epochStart.Add(time.Second), ToBackend: 5, ToClient: 6},
 				{ID: "s-3", Host: "db.side", Backend: "db-0", Since: epochStart.Add(time.Second)},
 				{ID: "s-1", Host: "db.main", Backend: "db-0", Since: epochStart},
 			}
 		}
-		Expect(get(h, "/sessions?host=db.main&backend=db-1").Body.String()).To(MatchJSON(`{"sessions": [{"id": "s-2", "host": "db.main",
+		Expect(get(h, "/sessions?host=db.main&backend=db-1").Body.String()).To(MatchJSON(`{"sessions": [{"id": "s-2", "protocol": "websocket", "host": "db.main",
 			"listener": "mysql", "backend": "db-1", "client": "192.0.2.7:1", "since": "2026-03-01T12:00:01Z", "bytesToBackend": 5, "bytesToClient": 6}]}`))
 		Expect(get(h, "/sessions").Body.String()).To(MatchRegexp(`"s-1".*"s-2".*"s-3"`))
 		Expect(get(h, "/sessions?backend=db-0").Body.String()).To(MatchRegexp(`"s-1".*"s-3"`))
@@ -176,6 +204,12 @@ var _ = Describe("Reading", func() {
 			note()
 		}
 		Expect(tags).To(HaveLen(7))
+
+		tag := get(h, "/hosts/*.shop").Header().Get("ETag")
+		w.http = &api.HTTP{Requests: 1}
+		Expect(get(h, "/hosts/*.shop").Header().Get("ETag")).To(Equal(tag))
+		w.set = map[string]int{"app-0": 3}
+		Expect(get(h, "/hosts/*.shop").Header().Get("ETag")).NotTo(Equal(tag))
 	})
 
 	It("answers HEAD as GET, without the body", func() {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"switchboard/bridge"
+	"switchboard/bridge/route"
 )
 
 // Cluster is the merged state of a whole router: GET /cluster.
@@ -20,6 +21,9 @@ type Cluster struct {
 	Clusters []Host `json:"clusters"`
 	// CurrentSessionCount is the sum of the hosts'.
 	CurrentSessionCount int `json:"currentSessionCount"`
+	// Refusals counts by reason the HTTP requests that were refused before it was
+	// known which host they were for; left out by a router that speaks no HTTP.
+	Refusals map[string]int64 `json:"refusals,omitzero"`
 }
 
 // Traffic is a routing-enabled flag: GET /traffic, and part of a [Host].
@@ -43,7 +47,8 @@ type Traffic struct {
 type Host struct {
 	Host   string `json:"host"`
 	Policy string `json:"policy"`
-	// Active is nil when the host has no active backend.
+	// Active is nil when the host has no active backend; under policy balance it
+	// never has one, and Epoch, Since, Reason and Pin say nothing either.
 	Active *ActiveBackend `json:"active"`
 	// Epoch counts the host's NEW_ACTIVE_BACKENDs.
 	Epoch uint64 `json:"epoch"`
@@ -56,6 +61,41 @@ type Host struct {
 	Traffic
 	// Backends are in configuration order; never nil.
 	Backends []Backend `json:"backends"`
+	// HTTP is what requests came to; nil, and left out, if there were none.
+	HTTP *HTTP `json:"http,omitempty"`
+}
+
+// HTTP is what the requests of one host came to since the start.
+type HTTP struct {
+	// Requests have been answered, or given up; those in flight are not among them.
+	Requests int64 `json:"requests"`
+	// Classes are the answers by the first digit of their status, "1xx" to "5xx".
+	// Requests that were given up without an answer are in none.
+	Classes map[string]int64 `json:"classes"`
+	// Bytes on clients' side, heads included.
+	BytesFromClients int64   `json:"bytesFromClients"`
+	BytesToClients   int64   `json:"bytesToClients"`
+	Latency          Latency `json:"latency"`
+	// Retries are attempts beyond the first.
+	Retries int64 `json:"retries"`
+	// Refusals count by reason the requests that the router answered itself.
+	Refusals map[string]int64 `json:"refusals"`
+}
+
+// Latency is how long requests took, from the whole head to the last byte of the
+// answer.
+type Latency struct {
+	// SumMs is the sum, in milliseconds.
+	SumMs float64 `json:"sumMs"`
+	// Buckets are cumulative, as Prometheus has them.
+	Buckets []Bucket `json:"buckets"`
+}
+
+// Bucket counts the requests that took no longer than its bound.
+type Bucket struct {
+	// LeMs is the bound in milliseconds, nil in the last bucket, which counts all.
+	LeMs  *float64 `json:"leMs"`
+	Count int64    `json:"count"`
 }
 
 // ActiveBackend names the backend that serves a host.
@@ -72,8 +112,9 @@ type Backend struct {
 	Name    string `json:"name"`
 	Address string `json:"address"`
 	// Healthy is false until there is a verdict.
-	Healthy             bool  `json:"healthy"`
-	Active              bool  `json:"active"`
+	Healthy bool `json:"healthy"`
+	Active  bool `json:"active"`
+	// Weight is the one in force: an operator's, or else the configured one.
 	Weight              int   `json:"weight"`
 	CurrentSessionCount int   `json:"currentSessionCount"`
 	Check               Check `json:"check"`
@@ -91,14 +132,17 @@ type Check struct {
 
 // Session is one open session: GET /sessions.
 type Session struct {
-	ID       string `json:"id"`
+	ID string `json:"id"`
+	// Protocol is "tcp", "http" for a request in flight, or "websocket" for a
+	// connection that was upgraded.
+	Protocol string `json:"protocol"`
 	Host     string `json:"host"`
 	Listener string `json:"listener"`
 	Backend  string `json:"backend"`
 	// Client is the client's address.
 	Client string     `json:"client"`
 	Since  *time.Time `json:"since"`
-	// Bytes relayed so far.
+	// Bytes relayed so far; 0 for a request in flight.
 	BytesToBackend int64 `json:"bytesToBackend"`
 	BytesToClient  int64 `json:"bytesToClient"`
 }
@@ -113,6 +157,9 @@ func (s Sources) Cluster() Cluster {
 	}
 	flag, _ := s.Traffic.Get()
 	c.Traffic = trafficView(flag, c.CurrentSessionCount)
+	if s.Refusals != nil {
+		c.Refusals = s.Refusals()
+	}
 	return c
 }
 
@@ -133,12 +180,19 @@ func (s HostSource) View() Host {
 	counts := s.Counts()
 	h := Host{
 		Host:     s.Name,
-		Policy:   s.Policy,
+		Policy:   string(s.Policy),
 		Epoch:    cluster.Active.Epoch,
 		Since:    timeView(cluster.Active.Since),
 		Reason:   cluster.Active.Reason,
 		Traffic:  trafficView(flag, counts.Sessions),
 		Backends: make([]Backend, 0, len(cluster.Backends)),
+	}
+	var weights map[string]int
+	if s.Weights != nil {
+		weights = s.Weights()
+	}
+	if s.HTTP != nil {
+		h.HTTP = s.HTTP()
 	}
 	if cluster.Pin != "" {
 		h.Pin = &cluster.Pin
@@ -148,6 +202,9 @@ func (s HostSource) View() Host {
 		h.Active = &ActiveBackend{Name: active.Name, Address: active.Address}
 	}
 	for _, b := range cluster.Backends {
+		if weight, set := weights[b.Name]; set {
+			b.Weight = weight
+		}
 		h.Backends = append(h.Backends, Backend{
 			Name:                b.Name,
 			Address:             b.Address,
@@ -194,7 +251,13 @@ func (t Traffic) ETag() string {
 
 // ETag is a strong validator of what an operator can write, and of the epoch.
 func (h Host) ETag() string {
-	return etag(h.Host, h.Active, h.Epoch, h.Pin, h.Traffic.ETag())
+	var weights []int // under policy active nobody can write them
+	if h.Policy == string(route.Balance) {
+		for _, b := range h.Backends {
+			weights = append(weights, b.Weight)
+		}
+	}
+	return etag(h.Host, h.Active, h.Epoch, h.Pin, weights, h.Traffic.ETag())
 }
 
 func etag(parts ...any) string {
@@ -216,7 +279,7 @@ func trafficView(t bridge.Traffic, sessions int) Traffic {
 
 func sessionView(s bridge.SessionInfo) Session {
 	return Session{
-		ID: s.ID, Host: s.Host, Listener: s.Listener, Backend: s.Backend, Client: s.Client,
+		ID: s.ID, Protocol: string(s.Protocol), Host: s.Host, Listener: s.Listener, Backend: s.Backend, Client: s.Client,
 		Since: timeView(s.Since), BytesToBackend: s.ToBackend, BytesToClient: s.ToClient,
 	}
 }

@@ -101,7 +101,7 @@ func (a *API) v0Cluster() v0Cluster {
 // original knew.
 func (a *API) v0Host() Host {
 	for _, source := range a.sources.Hosts {
-		if source.Policy == string(route.Active) {
+		if source.Policy == route.Active {
 			return source.View()
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -28,6 +29,7 @@ type fakeCommands struct {
 	setTraffic func(ctx context.Context, host string, change bridge.TrafficChange) (bridge.TrafficAnswer, error)
 	switchTo   func(ctx context.Context, host, backend, message string) (int, error)
 	pin        func(ctx context.Context, host, backend, message string) (int, error)
+	setWeights func(ctx context.Context, host string, weights map[string]*int, message string) error
 	sessions   func() []bridge.SessionInfo
 	endSession func(ctx context.Context, id string) error
 }
@@ -45,6 +47,11 @@ func (f *fakeCommands) Switch(ctx context.Context, host, backend, message string
 func (f *fakeCommands) Pin(ctx context.Context, host, backend, message string) (int, error) {
 	f.calls.Add(1)
 	return f.pin(ctx, host, backend, message)
+}
+
+func (f *fakeCommands) SetWeights(ctx context.Context, host string, weights map[string]*int, message string) error {
+	f.calls.Add(1)
+	return f.setWeights(ctx, host, weights, message)
 }
 
 func (f *fakeCommands) Sessions() []bridge.SessionInfo { return f.sessions() }
@@ -75,8 +82,9 @@ func (c *fakeClock) advance(d time.Duration) {
 
 var epochStart = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// world is a router of two hosts, whose commands do what they say. db.main has
-// db-0 (active), db-1 (healthy) and db-2 (unhealthy); db.side is not known yet.
+// world is a router of three hosts, whose commands do what they say. db.main has
+// db-0 (active), db-1 (healthy) and db-2 (unhealthy); db.side is not known yet;
+// *.shop uses app-0 and app/1 at once.
 type world struct {
 	options  api.Options
 	commands *fakeCommands
@@ -88,6 +96,10 @@ type world struct {
 	ready    error
 	counts   bridge.Counts
 	changed  atomic.Int64
+	// set are the weights of *.shop that an operator has set.
+	set map[string]int
+	// http is what *.shop was asked.
+	http *api.HTTP
 }
 
 func newWorld() *world {
@@ -109,7 +121,7 @@ func newWorld() *world {
 		Backends: []bridge.BackendState{
 			{Backend: db0, Verdict: true, Healthy: true, CheckedAt: epochStart, Took: 1500 * time.Microsecond, Detail: "synced"},
 			{Backend: route.Backend{Name: "db-1", Address: "10.0.0.2:3306", Weight: 2}, Verdict: true, Healthy: true, CheckedAt: epochStart},
-			{Backend: route.Backend{Name: "db-2", Address: "[fd00::3]:3306"}, Healthy: true},
+			{Backend: route.NewBackend("db-2", "[fd00::3]:3306"), Healthy: true},
 		},
 	})
 	w.commands.setTraffic = func(_ context.Context, host string, c bridge.TrafficChange) (bridge.TrafficAnswer, error) {
@@ -132,6 +144,23 @@ func newWorld() *world {
 		w.choose(backend, message, backend)
 		return 4, nil
 	}
+	w.commands.setWeights = func(_ context.Context, _ string, weights map[string]*int, _ string) error {
+		set := maps.Clone(w.set)
+		for name, weight := range weights {
+			if delete(set, name); weight != nil {
+				set[name] = *weight
+			}
+		}
+		w.set = set
+		return nil
+	}
+	w.set = map[string]int{"app-0": 2}
+	shop, open := new(feed.Feed[bridge.Cluster]), new(feed.Feed[bridge.Traffic])
+	open.Put(bridge.Traffic{Host: "*.shop", Enabled: true})
+	shop.Put(bridge.Cluster{Host: "*.shop", Backends: []bridge.BackendState{
+		{Backend: route.NewBackend("app-0", "10.0.1.1:80"), Verdict: true, Healthy: true},
+		{Backend: route.NewBackend("app/1", "10.0.1.2:80"), Verdict: true, Healthy: true},
+	}})
 	w.commands.sessions = func() []bridge.SessionInfo { return nil }
 	w.commands.endSession = func(context.Context, string) error { return nil }
 	w.options = api.Options{
@@ -144,6 +173,10 @@ func newWorld() *world {
 				{
 					Name: "db.side", Policy: "active", Cluster: new(feed.Feed[bridge.Cluster]), Traffic: new(feed.Feed[bridge.Traffic]),
 					Counts: func() bridge.Counts { return bridge.Counts{Sessions: 2} },
+				},
+				{
+					Name: "*.shop", Policy: "balance", Cluster: shop, Traffic: open, Counts: func() bridge.Counts { return bridge.Counts{} },
+					Weights: func() map[string]int { return w.set }, HTTP: func() *api.HTTP { return w.http },
 				},
 			},
 		},

@@ -34,7 +34,7 @@ func newRouterResource(s Sources) *resource {
 func newHostResource(s HostSource) *resource {
 	return &resource{
 		host:    s.Name,
-		members: []string{"trafficEnabled", "message", "grace", "active", "pin"},
+		members: []string{"trafficEnabled", "message", "grace", "active", "pin", "weights"},
 		slot:    make(chan struct{}, 1),
 		read:    s.View,
 	}
@@ -163,8 +163,10 @@ func (a *API) act(r *http.Request, res *resource, c change, state Host) (severed
 	}
 	if member, command := a.choice(res, c, state); command != nil {
 		n, err := command(ctx)
-		if errors.Is(err, bridge.ErrUnknownBackend) {
-			return 0, invalid([]Invalid{{Pointer: pointer(member), Detail: bridge.ErrUnknownBackend.Error()}})
+		for _, refused := range []error{bridge.ErrUnknownBackend, bridge.ErrWeight} {
+			if errors.Is(err, refused) {
+				return 0, invalid([]Invalid{{Pointer: pointer(member), Detail: refused.Error()}})
+			}
 		}
 		if !did(n, err) {
 			return 0, err
@@ -187,8 +189,8 @@ func (a *API) act(r *http.Request, res *resource, c change, state Host) (severed
 	return severed, nil
 }
 
-// choice is the one command for "active" and "pin", nil if neither was given,
-// and the member that it is about.
+// choice is the one command for "active", "pin" and "weights", nil if none was
+// given, and the member that it is about.
 func (a *API) choice(res *resource, c change, state Host) (member string, command func(context.Context) (int, error)) {
 	switch {
 	case c.active != "" && c.pin != nil:
@@ -207,6 +209,10 @@ func (a *API) choice(res *resource, c change, state Host) (member string, comman
 	case c.pin != nil:
 		return "pin", func(ctx context.Context) (int, error) {
 			return a.commands.Pin(ctx, res.host, *c.pin, c.message)
+		}
+	case c.weights != nil:
+		return "weights", func(ctx context.Context) (int, error) {
+			return 0, a.commands.SetWeights(ctx, res.host, c.weigh(state), c.message)
 		}
 	default:
 		return "", nil

@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"switchboard/bridge/feed"
@@ -171,7 +172,7 @@ var (
 	ErrUnknownSession = errors.New("there is no such session, or it has ended")
 	ErrUnhealthy      = errors.New("the backend is not healthy; pin it if you want the host to wait for it")
 	ErrNoChoice       = errors.New("the host has one active backend at a time, so there are no weights: switch it, or pin it")
-	ErrWeight         = errors.New("a weight is a number from 0 to 65535")
+	ErrWeight         = fmt.Errorf("a weight is a number from 0 to %d", route.MaxWeight)
 	ErrBalance        = errors.New("the host uses all its backends: there is none to switch or pin; set weights")
 	ErrPinned         = errors.New("the host is pinned to another backend; unpin it first, or pin this one")
 	// ErrNotDurable wraps what storing said: the change is in force, but a restart

@@ -3,6 +3,8 @@ package runner
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"switchboard/bridge"
 )
@@ -54,6 +56,51 @@ func (r *Router) Pin(ctx context.Context, host, backend, message string) (severe
 		return 0, err
 	}
 	return r.moved(ctx, h, epoch)
+}
+
+// SetWeights changes weights of the host's backends, by their names; nil goes back
+// to the configured one, and those that are not named stay as they are. It is
+// answered when new sessions and requests are chosen by them, and they are stored;
+// nobody is severed. With weight 0 a backend gets no new ones.
+//
+// The host must be one of route.Balance ([bridge.ErrNoChoice]).
+func (r *Router) SetWeights(ctx context.Context, host string, weights map[string]*int, message string) error {
+	h, err := r.find(host)
+	if err != nil {
+		return err
+	}
+	if err := h.weigh(ctx, weights); err != nil {
+		return err
+	}
+	r.config.Log.Info("an operator has set weights", "host", host, "set", h.weights(), "message", message)
+	return r.saveWeights()
+}
+
+// weigh merges changes into the weights that operators have set.
+func (h *host) weigh(ctx context.Context, changes map[string]*int) error {
+	select {
+	case h.weighing <- struct{}{}:
+		defer func() { <-h.weighing }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	next := make(map[string]int)
+	maps.Copy(next, h.weights())
+	for name, weight := range changes {
+		switch {
+		case !slices.Contains(h.backends, name):
+			return fmt.Errorf("%w: %q", bridge.ErrUnknownBackend, name)
+		case weight == nil:
+			delete(next, name)
+		default:
+			next[name] = *weight
+		}
+	}
+	if err := h.bridge.SetWeights(ctx, next); err != nil {
+		return err
+	}
+	h.set.Store(&next)
+	return nil
 }
 
 // moved waits until the bridge serves under the epoch, and stores what the

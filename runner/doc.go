@@ -5,6 +5,7 @@
 //	signals ──▶      │  api, health     ◀── reads feeds,      │  started downwards,
 //	                 │                      commands owners   │  stopped upwards
 //	                 │  monitor of db ──Feed[Active]──┐       │
+//	                 │  upstream, web   ◀── requests          │
 //	                 │  bridge        ◀───────────────┘       │
 //	clients ───────▶ │  listener ──▶ bridge ──▶ backends      │
 //	                 └───────── access log, state ────────────┘  written to the last
@@ -14,7 +15,14 @@
 // the feeds and gives commands through an interface that [Router] implements. Here
 // is where they meet, and the only place.
 //
-// New opens nothing but the state directory, Run opens the rest. Nothing is global:
+// What a listener accepts goes to its host (tcp), to a sniffer that reads the server
+// name (tls), or to a web server (http, https); the latter two ask the bridge for
+// the host. Under policy balance a monitor elects nobody, and the bridge follows
+// its Feed[Cluster] instead. Web servers only keep time in the group: their
+// connections end with the bridge, so they stand below it.
+//
+// New opens nothing but the state directory and certificates, Run opens the rest.
+// Nothing is global:
 // two routers in one program do not know of each other. No flags are read, no
 // signals are caught, the process is never exited: that is the program's.
 //

@@ -52,8 +52,8 @@ func (r *Router) restore() (kept, error) {
 	}
 	k := kept{saved}
 	if r.dropUnknown(k) {
-		// Or the pin would be back when the backend is.
-		if err := dir.SavePins(k.Pins); err != nil {
+		// Or they would be back when the backend is.
+		if err := errors.Join(dir.SavePins(k.Pins), dir.SaveWeights(k.Weights)); err != nil {
 			return kept{}, errors.Join(err, dir.Close())
 		}
 	}
@@ -61,7 +61,7 @@ func (r *Router) restore() (kept, error) {
 }
 
 // dropUnknown forgets what is stored of backends that are configured no more, and
-// tells if there was a pin to one.
+// tells if there was a pin to one, or a weight of one.
 func (r *Router) dropUnknown(k kept) (dropped bool) {
 	for _, h := range r.config.Hosts {
 		known := make(map[string]bool)
@@ -72,6 +72,13 @@ func (r *Router) dropUnknown(k kept) (dropped bool) {
 			r.config.Log.Warn("dropping a stored pin to a backend that is not configured", "host", h.Name, "backend", pin)
 			delete(k.Pins, h.Name)
 			dropped = true
+		}
+		for backend := range k.Weights[h.Name] {
+			if !known[backend] || !h.balances() {
+				r.config.Log.Warn("dropping a stored weight that has no backend of policy balance any more", "host", h.Name, "backend", backend)
+				delete(k.Weights[h.Name], backend)
+				dropped = true
+			}
 		}
 		if last := r.lastActive[h.Name]; !known[last.Backend] {
 			last.Backend = ""
@@ -120,6 +127,16 @@ func (r *Router) savePins() error {
 			}
 		}
 		return r.state.SavePins(pins)
+	})
+}
+
+func (r *Router) saveWeights() error {
+	return r.durable(func() error {
+		weights := make(map[string]map[string]int)
+		for _, h := range r.ordered {
+			weights[h.name] = h.weights()
+		}
+		return r.state.SaveWeights(weights)
 	})
 }
 

@@ -71,12 +71,21 @@ type host struct {
 	cluster feed.Feed[bridge.Cluster]
 	// verdicts is how long readiness waits for first verdicts.
 	verdicts time.Duration
+
+	// backends are the names of all. set are the weights that operators have set, by
+	// name; who changes them holds the one place in weighing.
+	backends []string
+	set      atomic.Pointer[map[string]int]
+	weighing chan struct{}
 }
+
+// weights are those that operators have set.
+func (h *host) weights() map[string]int { return *h.set.Load() }
 
 // New makes a router. All that is wrong with the configuration comes back at once
 // (see [Config.Validate]) and then nothing has been opened. New opens the state
-// directory, if there is one, and takes what it holds; it opens nothing else and
-// starts nothing. Run closes the directory; Close does if Run is never called.
+// directory, if there is one, and takes what it holds, and reads certificates; it
+// opens nothing else and starts nothing. Run closes the directory; Close does if Run is never called.
 func New(c Config) (*Router, error) {
 	c, err := c.complete()
 	if err != nil {
@@ -116,13 +125,16 @@ func (r *Router) build(kept kept, limit int) error {
 	}
 	requests := make(map[string]web.HostOptions)
 	for _, hc := range c.Hosts {
-		h := &host{name: hc.Name, policy: hc.Policy, verdicts: time.Second}
+		h := &host{name: hc.Name, policy: hc.Policy, verdicts: time.Second, weighing: make(chan struct{}, 1)}
+		weights := kept.Weights[hc.Name]
+		h.set.Store(&weights)
 		r.hosts[hc.Name] = h
 		r.ordered = append(r.ordered, h)
 		if hc.Check != nil {
 			h.verdicts = max(h.verdicts, hc.Check.Timeout)
 		}
-		ho := hc.bridgeOptions(kept.traffic(hc.Name), nil)
+		ho := hc.bridgeOptions(kept.traffic(hc.Name), weights)
+		h.backends = ho.Backends
 		// For as long as the router lives.
 		if hc.balances() {
 			ho.Cluster, _ = h.cluster.Subscribe()
@@ -442,11 +454,54 @@ func (r *Router) sources() api.Sources {
 	s := api.Sources{Name: r.config.Name, Traffic: r.bridge.Traffic(), Ready: r.Ready}
 	for _, h := range r.ordered {
 		s.Hosts = append(s.Hosts, api.HostSource{
-			Name: h.name, Policy: string(h.policy), Cluster: &h.cluster, Traffic: h.bridge.Traffic(), Counts: h.bridge.Counts,
+			Name: h.name, Policy: h.policy, Cluster: &h.cluster, Traffic: h.bridge.Traffic(), Counts: h.bridge.Counts,
+			Weights: h.weights, HTTP: func() *api.HTTP { return httpView(r.upstream.Counters(h.bridge)) },
 		})
+	}
+	if len(r.servers) > 0 {
+		s.Refusals = r.refusals
 	}
 	return s
 }
+
+// refusals are those of all listeners.
+func (r *Router) refusals() map[string]int64 {
+	sum := make(map[string]int64)
+	for _, server := range r.servers {
+		for reason, n := range server.Refusals() {
+			sum[reason] += n
+		}
+	}
+	return sum
+}
+
+// httpView is what the API shows of a host's counters, nil if it was never asked.
+func httpView(c web.Counters) *api.HTTP {
+	if c.Requests == 0 && len(c.Refusals) == 0 {
+		return nil
+	}
+	v := &api.HTTP{
+		Requests: c.Requests, Classes: make(map[string]int64), BytesFromClients: c.FromClients, BytesToClients: c.ToClients,
+		Retries: c.Retries, Refusals: c.Refusals,
+	}
+	for class := 1; class < len(c.Classes); class++ {
+		v.Classes[fmt.Sprintf("%dxx", class)] = c.Classes[class]
+	}
+	v.Latency.SumMs = milliseconds(c.Took)
+	sum := int64(0)
+	for i, n := range c.Latency {
+		sum += n
+		b := api.Bucket{Count: sum}
+		if i < len(web.Buckets) {
+			bound := milliseconds(web.Buckets[i])
+			b.LeMs = &bound
+		}
+		v.Latency.Buckets = append(v.Latency.Buckets, b)
+	}
+	return v
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // hint passes on what the data path has seen. A bridge that is being built has no
 // monitors yet, and no sessions.

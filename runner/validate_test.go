@@ -9,6 +9,9 @@ import (
 	. "github.com/onsi/gomega"
 
 	"switchboard/bridge"
+	"switchboard/bridge/route"
+	"switchboard/bridge/web"
+	"switchboard/monitor"
 	"switchboard/monitor/check"
 	"switchboard/runner"
 )
@@ -27,6 +30,16 @@ func valid() runner.Config {
 		Health: "127.0.0.1:9091",
 	}
 }
+
+// byName makes the host of a configuration one of policy balance, whose clients
+// ask for it over HTTP.
+func byName(c *runner.Config) *runner.Host {
+	c.Listeners[0].Protocol, c.Listeners[0].Host = runner.HTTP, ""
+	c.Hosts[0].Policy = route.Balance
+	return &c.Hosts[0]
+}
+
+func weight(n int) *int { return &n }
 
 // wrongs are the keys and problems of all that is wrong.
 func wrongs(err error) (all []string) {
@@ -131,11 +144,92 @@ var _ = DescribeTable("a wrong field", func(change func(*runner.Config), want ..
 	Entry("trust without PROXY", func(c *runner.Config) {
 		c.Listeners[0].TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
 	}, "listeners[0].trusted_proxies: proxy_protocol is off, so nobody is believed: set it to v1, v2 or any, or remove trusted_proxies"),
+	Entry("a protocol", func(c *runner.Config) { c.Listeners[0].Protocol = "udp" },
+		`listeners[0].protocol: "udp" is not a value of this key: use tcp, tls, http, https`),
+	Entry("a listener of no host", func(c *runner.Config) { c.Listeners[0].Host = "" },
+		"listeners[0].host: the key is missing: name the host that it serves, one of db"),
+	Entry("a listener of a host that stands for names", func(c *runner.Config) {
+		c.Hosts[0].Name, c.Listeners[0].Host = "*.db", "*.db"
+	}, `listeners[0].host: "*.db" stands for names that clients ask for, and those of protocol tcp ask for none: name another host`),
+	Entry("a host where clients ask for one", func(c *runner.Config) { c.Listeners[0].Protocol = runner.TLS },
+		"listeners[0].host: clients of protocol tls ask for the host by its name: remove host"),
+	Entry("https without a certificate", func(c *runner.Config) { c.Listeners[0].Protocol, c.Listeners[0].Host = runner.HTTPS, "" },
+		"listeners[0].tls.certificates: no certificates: protocol https needs at least one, as {cert: FILE, key: FILE}"),
+	Entry("a certificate without files", func(c *runner.Config) {
+		c.Listeners[0] = runner.Listener{Name: "l", Bind: "127.0.0.1:1", Protocol: runner.HTTPS, Certificates: []runner.Certificate{{}}}
+	}, "listeners[0].tls.certificates[0].cert: the name of a PEM file is missing",
+		"listeners[0].tls.certificates[0].key: the name of a PEM file is missing"),
+	Entry("what is for http alone", func(c *runner.Config) {
+		c.Listeners[0].Certificates = []runner.Certificate{{Cert: "c", Key: "k"}}
+		c.Listeners[0].Timeouts.Idle, c.Listeners[0].Limits.Head = time.Second, 1000
+	}, "listeners[0].tls.certificates: certificates are for protocol https: protocol tcp shows none, remove tls",
+		"listeners[0].timeouts: these are for the protocols http and https: remove timeouts",
+		"listeners[0].limits: these are for the protocols http and https: remove limits"),
+	Entry("timeouts and limits", func(c *runner.Config) {
+		c.Listeners[0] = runner.Listener{
+			Name: "l", Bind: "127.0.0.1:1", Protocol: runner.HTTP, Timeouts: runner.Timeouts{Head: -1, Idle: 1, Body: 1},
+			Limits: runner.Limits{Head: 255, Target: -1, Fields: -1, Body: -1},
+		}
+	}, `listeners[0].timeouts.head: "-1ns" is negative: a duration is 0s or more`,
+		`listeners[0].timeouts.idle: "1ns" is too short: use 1ms or more`,
+		`listeners[0].timeouts.body: "1ns" is too short: use 1ms or more`,
+		"listeners[0].limits.head: 255 is too small: use 256 or more",
+		"listeners[0].limits.target: -1 is too small: use 1 or more",
+		"listeners[0].limits.fields: -1 is too small: use 1 or more",
+		"listeners[0].limits.body: -1 is too small: use 0 or more"),
+	Entry("trust in a listener that reads nothing", func(c *runner.Config) {
+		c.Listeners[0].Protocol, c.Listeners[0].Host = runner.TLS, ""
+		c.Listeners[0].TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	}, "listeners[0].trusted_proxies: proxy_protocol is off, so nobody is believed: set it to v1, v2 or any, or remove trusted_proxies"),
 	// Hosts.
 	Entry("two hosts of a name", func(c *runner.Config) { c.Hosts = append(c.Hosts, c.Hosts[0]) }, `hosts[1].name: "db" is already the name of hosts[0]`),
 	Entry("a host in upper case", func(c *runner.Config) { c.Hosts[0].Name = "DB" }, `hosts[0].name: "DB" is not how a host is spelled: write "db"`),
 	Entry("a host with two dots", func(c *runner.Config) { c.Hosts[0].Name = "d..b" },
 		`hosts[0].name: "d..b" is not a host name: two dots with nothing between them`),
+	Entry("a wildcard in upper case", func(c *runner.Config) { byName(c).Name = "*.DB" },
+		`hosts[0].name: "*.DB" is not how a host is spelled: write "*.db"`),
+	Entry("a wildcard in the middle", func(c *runner.Config) { byName(c).Name = "a.*.db" },
+		`hosts[0].name: "a.*.db" is not a name: use letters, digits, '.', '-' and '_', beginning with a letter or digit`),
+	Entry("a wildcard over an address", func(c *runner.Config) { byName(c).Name = "*.10.0.0.1" },
+		`hosts[0].name: "*.10.0.0.1" stands for no name: an IP address has none below it`),
+	Entry("a policy", func(c *runner.Config) { c.Hosts[0].Policy = "both" },
+		`hosts[0].policy: "both" is not a value of this key: use active, balance`),
+	Entry("what is for the other policy, under active", func(c *runner.Config) {
+		c.Hosts[0].Choose, c.Hosts[0].StickyBy, c.Hosts[0].Backends[1].Weight = route.LeastSessions, "client", weight(0)
+	}, "hosts[0].choose: policy active has one backend, so there is nothing to choose: remove choose, or set policy to balance",
+		"hosts[0].sticky_by: this is for policy balance with choose sticky: remove sticky_by, or set both",
+		"hosts[0].backends[1].weight: policy active has one backend, which gets everything: remove weight, or set policy to balance"),
+	Entry("what is for the other policy, under balance", func(c *runner.Config) {
+		c.Hosts[0].Policy, c.Hosts[0].Elect, c.Hosts[0].StickyBy = route.Balance, monitor.Lowest, "client"
+	}, "hosts[0].elect: policy balance uses all healthy backends and elects none: remove elect, or set policy to active",
+		"hosts[0].sticky_by: this is for policy balance with choose sticky: remove sticky_by, or set both"),
+	Entry("a choice", func(c *runner.Config) { c.Hosts[0].Policy, c.Hosts[0].Choose = route.Balance, "first" },
+		`hosts[0].choose: "first" is not a value of this key: use random, least_sessions, sticky`),
+	Entry("sticky by nothing", func(c *runner.Config) { c.Hosts[0].Policy, c.Hosts[0].Choose = route.Balance, route.Sticky },
+		"hosts[0].sticky_by: the key is missing: choose sticky needs to know clients, by cookie:NAME, header:NAME or client"),
+	Entry("sticky by what is unknown", func(c *runner.Config) {
+		h := byName(c)
+		h.Choose, h.StickyBy = route.Sticky, "session"
+	}, `hosts[0].sticky_by: "session" is not what a client is known by: write cookie:NAME, header:NAME or client`),
+	Entry("sticky by a cookie over tcp", func(c *runner.Config) {
+		c.Hosts[0].Policy, c.Hosts[0].Choose, c.Hosts[0].StickyBy = route.Balance, route.Sticky, "cookie:a"
+	}, "hosts[0].sticky_by: a listener of protocol tcp serves this host, and its clients send no cookie: use client"),
+	Entry("weights", func(c *runner.Config) {
+		h := byName(c)
+		h.Backends[0].Weight, h.Backends[1].Weight = weight(-1), weight(route.MaxWeight+1)
+	}, "hosts[0].backends[0].weight: -1 is out of range: use 0 to 1000000",
+		"hosts[0].backends[1].weight: 1000001 is out of range: use 0 to 1000000"),
+	Entry("no weight at all", func(c *runner.Config) {
+		h := byName(c)
+		h.Backends[0].Weight, h.Backends[1].Weight = weight(0), weight(0)
+	}, "hosts[0].backends: all weights are 0, so nobody serves the host: give at least one backend a weight of 1 or more"),
+	Entry("what requests go by", func(c *runner.Config) {
+		byName(c).HTTP = runner.HostHTTP{Version: "h3", HeadTimeout: 1, TotalTimeout: -1, PoolIdle: 1}
+	}, `hosts[0].http.version: "h3" is not a value of this key: use http/1.1, h2c`,
+		`hosts[0].http.head_timeout: "1ns" is too short: use 1ms or more`,
+		`hosts[0].http.total_timeout: "-1ns" is negative: a duration is 0s or more`,
+		`hosts[0].http.pool_idle: "1ns" is too short: use 1ms or more`),
+	Entry("a depth", func(c *runner.Config) { c.WildcardDepth = -1 }, "wildcard_depth: -1 is too small: use 1 or more"),
 	Entry("an election", func(c *runner.Config) { c.Hosts[0].Elect = "first" },
 		`hosts[0].elect: "first" is not a value of this key: use sticky, lowest, highest`),
 	Entry("hold_max", func(c *runner.Config) { c.Hosts[0].HoldMax = -1 }, "hosts[0].hold_max: -1 is too small: use 1 or more"),
@@ -219,6 +313,33 @@ var _ = DescribeTable("a field at the edge", func(change func(*runner.Config)) {
 	}),
 	Entry("PROXY from a network", func(c *runner.Config) {
 		c.Listeners[0].ProxyProtocol, c.Listeners[0].TrustedProxies = bridge.ProxyV2, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	}),
+	Entry("names that clients ask for", func(c *runner.Config) {
+		c.WildcardDepth = 2
+		byName(c).Name = "*"
+		c.Hosts = append(c.Hosts, c.Hosts[0], c.Hosts[0])
+		c.Hosts[1].Name, c.Hosts[2].Name = "*.db", "nobody.asks.for.this"
+	}),
+	Entry("a host of balance over http", func(c *runner.Config) {
+		h := byName(c)
+		h.Choose, h.StickyBy, h.Hold = route.Sticky, "header:X-User", time.Second
+		h.Backends[0].Weight, h.Backends[1].Weight = weight(0), weight(route.MaxWeight)
+		h.HTTP = runner.HostHTTP{Version: web.H2C, HeadTimeout: time.Millisecond, PoolIdle: time.Millisecond, Pool: -1, Retries: -1}
+		c.Listeners[0].Timeouts = runner.Timeouts{Head: time.Millisecond, Idle: time.Millisecond, Body: time.Millisecond}
+		c.Listeners[0].Limits = runner.Limits{Head: 256, Target: 1, Fields: 1, Body: 1}
+		c.Listeners[0].TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	}),
+	Entry("https, whose files are not opened", func(c *runner.Config) {
+		byName(c)
+		c.Listeners[0].Protocol, c.Listeners[0].Certificates = runner.HTTPS, []runner.Certificate{{Cert: "/none/cert", Key: "/none/key"}}
+	}),
+	Entry("sticky by client over tcp", func(c *runner.Config) {
+		c.Hosts[0].Policy, c.Hosts[0].Choose, c.Hosts[0].StickyBy = route.Balance, route.Sticky, "client"
+	}),
+	Entry("defaults that are spelt out under the other policy", func(c *runner.Config) {
+		c.Hosts[0].Choose, c.Hosts[0].Backends[0].Weight = route.Random, weight(1)
+		c.Hosts = append(c.Hosts, c.Hosts[0])
+		c.Hosts[1].Name, c.Hosts[1].Policy, c.Hosts[1].Elect = "db2", route.Balance, monitor.Sticky
 	}),
 	Entry("two hosts with the same backends", func(c *runner.Config) {
 		c.Hosts = append(c.Hosts, c.Hosts[0])

@@ -178,7 +178,7 @@ SWITCHBOARD_LOG_LEVEL: log.level: "env" is not a value of this key: use debug, i
 	It("accepts every example", func() {
 		examples, err := filepath.Glob("../../fixtures/examples/*.yaml")
 		Expect(err).NotTo(HaveOccurred())
-		Expect(examples).To(HaveLen(3))
+		Expect(examples).To(HaveLen(4))
 		for _, example := range examples {
 			result := command(nil, "router", "--check", "--config", example)
 			Expect(result.errs).To(BeEmpty())
@@ -203,6 +203,10 @@ var _ = Describe("The examples", func() {
 		redis := load("redis.yaml")
 		Expect(redis.Hosts[0].Check.Type).To(Equal("redis"))
 		Expect(redis.State).NotTo(BeEmpty())
+
+		web := load("http.yaml")
+		Expect(web.Listeners[0].Protocol).To(Equal("http"))
+		Expect([]string{web.Hosts[0].Policy, web.Hosts[1].StickyBy, web.Hosts[2].Name}).To(Equal([]string{"balance", "cookie:session", "*"}))
 
 		pair := load("pair.yaml")
 		Expect(pair.Hosts).To(HaveLen(2))

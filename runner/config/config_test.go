@@ -17,8 +17,13 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
+	"switchboard/bridge"
+	"switchboard/bridge/route"
+	"switchboard/bridge/web"
+	"switchboard/fixtures/spec"
 	"switchboard/monitor/check"
 	"switchboard/monitor/check/redis"
+	"switchboard/runner"
 	"switchboard/runner/config"
 )
 
@@ -36,12 +41,15 @@ hosts:
   - name: db.main
     policy: active                # active | balance
     elect: sticky                 # active only: sticky | lowest | highest
+    choose: random                # balance only: random | least_sessions | sticky
+    sticky_by: ""                 # "cookie:NAME" | "header:NAME" | "client"
     hold: 0s
     hold_max: 1000
     dial_timeout: 1s
     idle_timeout: 0s              # 0: never
     half_close_timeout: 30s
     send_proxy: off
+    http: {head_timeout: 60s, total_timeout: 0s, pool: 100, pool_idle: 60s, retries: 1}
     check:
       type: http
       port: 9200                  # default: the backend's own port
@@ -55,7 +63,7 @@ hosts:
       command: []                 # exec
     backends:
       - {name: db-0, address: 10.0.0.1:3306, check_port: 9200}
-      - {name: db-1, address: 10.0.0.2:3306}
+      - {name: db-1, address: 10.0.0.2:3306, weight: 1}
 state: /var/lib/switchboard
 api:
   bind: 127.0.0.1:9090
@@ -116,17 +124,20 @@ var _ = Describe("Load", func() {
 				ProxyProtocol: "off", TrustedProxies: []netip.Prefix{},
 			}},
 			Hosts: []config.Host{{
-				Name: "db.main", Policy: "active", Elect: "sticky", HoldMax: 1000,
+				Name: "db.main", Policy: "active", Elect: "sticky", Choose: "random", HoldMax: 1000,
 				DialTimeout: time.Second, HalfCloseTimeout: 30 * time.Second, SendProxy: "off",
+				HTTP: config.HostHTTP{Version: "http/1.1", HeadTimeout: time.Minute, Pool: 100, PoolIdle: time.Minute, Retries: 1},
 				Check: &config.Check{
 					Type: "http", Port: 9200, Path: "/api/v1/status", Interval: 200 * time.Millisecond,
 					Timeout: time.Second, Fall: 2, Rise: 2, Command: []string{},
 				},
 				Backends: []config.Backend{
-					{Name: "db-0", Address: "10.0.0.1:3306", CheckPort: 9200},
-					{Name: "db-1", Address: "10.0.0.2:3306"},
+					{Name: "db-0", Address: "10.0.0.1:3306", Weight: 1, CheckPort: 9200},
+					{Name: "db-1", Address: "10.0.0.2:3306", Weight: 1},
 				},
 			}},
+			WildcardDepth: 1,
+
 			State:    "/var/lib/switchboard",
 			API:      config.API{Bind: "127.0.0.1:9090"},
 			Shutdown: config.Shutdown{Drain: 10 * time.Second},
@@ -141,7 +152,7 @@ var _ = Describe("Load", func() {
 		Expect(file.Shutdown).To(Equal(example.Shutdown))
 		Expect(file.Log).To(Equal(example.Log))
 		host := example.Hosts[0]
-		host.Name, host.Check, host.Backends = "h", nil, []config.Backend{{Name: "b", Address: "10.0.0.1:3306"}}
+		host.Name, host.Check, host.Backends = "h", nil, []config.Backend{{Name: "b", Address: "10.0.0.1:3306", Weight: 1}}
 		Expect(file.Hosts).To(Equal([]config.Host{host}))
 		Expect(file.Listeners[0].Protocol).To(Equal("tcp"))
 		Expect(file.Listeners[0].ProxyProtocol).To(Equal("off"))
@@ -237,121 +248,138 @@ var _ = DescribeTable("a wrong line in the example", func(old, replacement strin
 },
 	// Keys.
 	Entry("an unknown key that is near to none", "state: /var", "frobnicate: 1\nstate: /var",
-		`f.yaml:34:1: frobnicate: unknown key "frobnicate": the keys here are name, listeners, hosts, state, api, health, shutdown, log`),
+		`f.yaml:37:1: frobnicate: unknown key "frobnicate": the keys here are name, listeners, hosts, wildcard_depth, state, api, health, shutdown, log`),
 	Entry("a key of another mapping", "  drain: 10s", "  drian: 10s",
-		`f.yaml:43:3: shutdown.drian: unknown key "drian": did you mean "drain"?`),
+		`f.yaml:46:3: shutdown.drian: unknown key "drian": did you mean "drain"?`),
 	Entry("a key that breaks lines", "state: /var", "\"a\\nb\": 1\nstate: /var",
-		`f.yaml:34:1: "a\nb": unknown key "a\nb": the keys here are name, listeners, hosts, state, api, health, shutdown, log`),
+		`f.yaml:37:1: "a\nb": unknown key "a\nb": the keys here are name, listeners, hosts, wildcard_depth, state, api, health, shutdown, log`),
 	Entry("a key in upper case", "state: /var", "State: /var",
-		`f.yaml:34:1: State: unknown key "State": did you mean "state"?`),
+		`f.yaml:37:1: State: unknown key "State": did you mean "state"?`),
 	Entry("a key set twice", "  drain: 10s", "  drain: 10s\n  drain: 11s",
-		`f.yaml:44:3: shutdown.drain: the key is set twice, first on line 43: remove one`),
+		`f.yaml:47:3: shutdown.drain: the key is set twice, first on line 46: remove one`),
 	Entry("a mapping set twice", "health:\n", "api: {}\nhealth:\n",
-		`f.yaml:39:1: api: the key is set twice, first on line 35: remove one`),
+		`f.yaml:42:1: api: the key is set twice, first on line 38: remove one`),
 	Entry("redis", "state: /var", "redis:\n  url: redis://u:p@x\nstate: /var",
-		`f.yaml:34:1: redis: key "redis" is not supported by this version`),
-	Entry("a listener's tls", "    bind: 127.0.0.1:3306", "    bind: 127.0.0.1:3306\n    tls: {certificates: []}",
-		`f.yaml:5:5: listeners[0].tls: key "tls" is not supported by this version`),
-	Entry("a host's choose", "    hold: 0s", "    choose: random",
-		`f.yaml:14:5: hosts[0].choose: key "choose" is not supported by this version`),
-	Entry("a weight", "db-1, address", "db-1, weight: 2, address",
-		`f.yaml:33:22: hosts[0].backends[1].weight: key "weight" is not supported by this version`),
+		`f.yaml:37:1: redis: key "redis" is not supported by this version`),
+	Entry("tls without a certificate", "    bind: 127.0.0.1:3306", "    bind: 127.0.0.1:3306\n    tls: {certificates: []}",
+		`f.yaml:5:25: listeners[0].tls.certificates: no certificates: at least one is needed`),
+	Entry("a certificate without a key", "    protocol: tcp                 # tcp | tls | http | https\n    host: db.main ", "    protocol: https\n    tls: {certificates: [{cert: /none/such}]} ",
+		`f.yaml:6:26: listeners[0].tls.certificates[0].key: the key is missing: PEM file with its private key`),
+	Entry("certificates that are not there", "    protocol: tcp                 # tcp | tls | http | https\n    host: db.main ", "    protocol: https\n    tls: {certificates: [{cert: /none/such, key: config_test.go}]} ",
+		`f.yaml:6:33: listeners[0].tls.certificates[0].cert: "/none/such" cannot be read: no such file or directory`),
+	Entry("certificates that are none", "    protocol: tcp                 # tcp | tls | http | https\n    host: db.main ", "    protocol: https\n    tls: {certificates: [{cert: doc.go, key: doc.go}]} ",
+		`f.yaml:6:26: listeners[0].tls.certificates[0]: "doc.go" and "doc.go" are no certificate and its key: tls: failed to find any PEM data in certificate input`),
+	Entry("timeouts of tcp", "    bind: 127.0.0.1:3306", "    bind: 127.0.0.1:3306\n    timeouts: {head: 5s}",
+		`f.yaml:5:15: listeners[0].timeouts: these are for the protocols http and https: remove timeouts`),
+	Entry("a timeout of 0", "    protocol: tcp                 # tcp | tls | http | https\n    host: db.main ", "    protocol: http\n    timeouts: {idle: 0s} ",
+		`f.yaml:6:22: listeners[0].timeouts.idle: "0s" is too short: use 1ms or more`),
+	Entry("a limit", "    protocol: tcp                 # tcp | tls | http | https\n    host: db.main ", "    protocol: http\n    limits: {head: 255} ",
+		`f.yaml:6:20: listeners[0].limits.head: 255 is too small: use 256 or more`),
+	Entry("a host of http", "protocol: tcp  ", "protocol: http  ",
+		`f.yaml:6:11: listeners[0].host: clients of protocol http ask for the host by its name: remove host`),
+	Entry("a choice under active", "choose: random", "choose: least_sessions",
+		`f.yaml:14:13: hosts[0].choose: policy active has one backend, so there is nothing to choose: remove choose, or set policy to balance`),
+	Entry("a weight under active", "weight: 1", "weight: 2",
+		`f.yaml:36:54: hosts[0].backends[1].weight: policy active has one backend, which gets everything: remove weight, or set policy to balance`),
+	Entry("a weight too great", "weight: 1", "weight: 1000001",
+		`f.yaml:36:54: hosts[0].backends[1].weight: 1000001 is out of range: use 0 to 1000000`),
+	Entry("a negative pool", "pool: 100", "pool: -1", `f.yaml:22:56: hosts[0].http.pool: -1 is too small: use 0 or more`),
+	Entry("a depth", "state: /var", "wildcard_depth: 0\nstate: /var", `f.yaml:37:17: wildcard_depth: 0 is too small: use 1 or more`),
 	Entry("a check's database", "      fall: 2", "      database: x",
-		`f.yaml:26:17: hosts[0].check.database: this key is not for a check of type http but for postgres, mysql, galera: remove it`),
-	Entry("a truth that is none", "      fall: 2", "      donors: yes", `f.yaml:26:15: hosts[0].check.donors: the value must be true or false`),
-	Entry("a truth in quotes", "      fall: 2", `      donors: "true"`, `f.yaml:26:15: hosts[0].check.donors: the value must be true or false`),
-	Entry("a text that looks like a truth", "      fall: 2", "      database: true", `f.yaml:26:17: hosts[0].check.database: the value must be text: put it in quotes`),
-	Entry("a number that is a truth", "      fall: 2", "      fall: true", `f.yaml:26:13: hosts[0].check.fall: the value has the wrong type: write a number`),
-	Entry("a wrong key of tls", "      fall: 2", "      tls: {enable: true}", `f.yaml:26:13: hosts[0].check.tls.enable: unknown key "enable": did you mean "enabled"?`),
+		`f.yaml:29:17: hosts[0].check.database: this key is not for a check of type http but for postgres, mysql, galera: remove it`),
+	Entry("a truth that is none", "      fall: 2", "      donors: yes", `f.yaml:29:15: hosts[0].check.donors: the value must be true or false`),
+	Entry("a truth in quotes", "      fall: 2", `      donors: "true"`, `f.yaml:29:15: hosts[0].check.donors: the value must be true or false`),
+	Entry("a text that looks like a truth", "      fall: 2", "      database: true", `f.yaml:29:17: hosts[0].check.database: the value must be text: put it in quotes`),
+	Entry("a number that is a truth", "      fall: 2", "      fall: true", `f.yaml:29:13: hosts[0].check.fall: the value has the wrong type: write a number`),
+	Entry("a wrong key of tls", "      fall: 2", "      tls: {enable: true}", `f.yaml:29:13: hosts[0].check.tls.enable: unknown key "enable": did you mean "enabled"?`),
 	// Kinds.
 	Entry("a number for text", "router-1 ", "1 ", `f.yaml:1:7: name: the value must be text: put it in quotes`),
 	Entry("a boolean for text", "router-1 ", "true ", `f.yaml:1:7: name: the value must be text: put it in quotes`),
 	Entry("nothing for text", "router-1 ", " ", `f.yaml:1:6: name: the value is empty: write text, or remove the key`),
 	Entry("null for a mapping", "health:\n  bind: \"\"", "health: ~",
-		`f.yaml:39:9: health: the value is empty: write a mapping (key: value), or remove the key`),
+		`f.yaml:42:9: health: the value is empty: write a mapping (key: value), or remove the key`),
 	Entry("text for a mapping", "health:\n  bind: \"\"", "health: x",
-		`f.yaml:39:9: health: a single value is not allowed here: write a mapping (key: value)`),
+		`f.yaml:42:9: health: a single value is not allowed here: write a mapping (key: value)`),
 	Entry("a mapping for text", "state: /var/lib/switchboard", "state: {dir: /var}",
-		`f.yaml:34:8: state: a mapping is not allowed here: write text`),
+		`f.yaml:37:8: state: a mapping is not allowed here: write text`),
 	Entry("a list for a number", "hold_max: 1000", "hold_max: [1]",
-		`f.yaml:15:15: hosts[0].hold_max: a list is not allowed here: write a number`),
+		`f.yaml:17:15: hosts[0].hold_max: a list is not allowed here: write a number`),
 	Entry("text for a number", "hold_max: 1000", `hold_max: "1000"`,
-		`f.yaml:15:15: hosts[0].hold_max: the value must be a number, without quotes`),
+		`f.yaml:17:15: hosts[0].hold_max: the value must be a number, without quotes`),
 	Entry("a word for a number", "hold_max: 1000", `hold_max: many`,
-		`f.yaml:15:15: hosts[0].hold_max: the value must be a number, without quotes`),
+		`f.yaml:17:15: hosts[0].hold_max: the value must be a number, without quotes`),
 	Entry("a fraction for a number", "hold_max: 1000", `hold_max: 1.5`,
-		`f.yaml:15:15: hosts[0].hold_max: the value has the wrong type: write a number`),
+		`f.yaml:17:15: hosts[0].hold_max: the value has the wrong type: write a number`),
 	Entry("an octal number", "hold_max: 1000", `hold_max: 010`,
-		`f.yaml:15:15: hosts[0].hold_max: "010" is not a plain decimal number`),
+		`f.yaml:17:15: hosts[0].hold_max: "010" is not a plain decimal number`),
 	Entry("text for a list", "trusted_proxies: []", "trusted_proxies: 10.0.0.0/8",
 		`f.yaml:8:22: listeners[0].trusted_proxies: a single value is not allowed here: write a list`),
 	Entry("a list in a list", "trusted_proxies: []", "trusted_proxies: [[]]",
 		`f.yaml:8:23: listeners[0].trusted_proxies[0]: a list is not allowed here: write a network such as 10.0.0.0/8`),
-	Entry("text for a backend", "{name: db-1, address: 10.0.0.2:3306}", "10.0.0.2:3306",
-		`f.yaml:33:9: hosts[0].backends[1]: a single value is not allowed here: write a mapping (key: value)`),
+	Entry("text for a backend", "{name: db-1, address: 10.0.0.2:3306, weight: 1}", "10.0.0.2:3306",
+		`f.yaml:36:9: hosts[0].backends[1]: a single value is not allowed here: write a mapping (key: value)`),
 	// Numbers and durations.
-	Entry("a negative number", "hold_max: 1000", "hold_max: -1", `f.yaml:15:15: hosts[0].hold_max: -1 is too small: use 1 or more`),
-	Entry("nobody who may wait", "hold_max: 1000", "hold_max: 0", `f.yaml:15:15: hosts[0].hold_max: 0 is too small: use 1 or more`),
-	Entry("a half-close timeout of 0", "half_close_timeout: 30s", "half_close_timeout: 0s", `f.yaml:18:25: hosts[0].half_close_timeout: "0s" is too short: use 1ms or more`),
+	Entry("a negative number", "hold_max: 1000", "hold_max: -1", `f.yaml:17:15: hosts[0].hold_max: -1 is too small: use 1 or more`),
+	Entry("nobody who may wait", "hold_max: 1000", "hold_max: 0", `f.yaml:17:15: hosts[0].hold_max: 0 is too small: use 1 or more`),
+	Entry("a half-close timeout of 0", "half_close_timeout: 30s", "half_close_timeout: 0s", `f.yaml:20:25: hosts[0].half_close_timeout: "0s" is too short: use 1ms or more`),
 	Entry("negative sessions", "max_sessions: 0", "max_sessions: -5", `f.yaml:9:19: listeners[0].max_sessions: -5 is too small: use 0 or more`),
-	Entry("fall 0", "fall: 2", "fall: 0", `f.yaml:26:13: hosts[0].check.fall: 0 is too small: use 1 or more`),
-	Entry("rise 0", "rise: 2", "rise: 0", `f.yaml:27:13: hosts[0].check.rise: 0 is too small: use 1 or more`),
-	Entry("port 0", "port: 9200  ", "port: 0  ", `f.yaml:22:13: hosts[0].check.port: 0 is out of range: use 1 to 65535`),
-	Entry("port 65536", "check_port: 9200", "check_port: 65536", `f.yaml:32:58: hosts[0].backends[0].check_port: 65536 is out of range: use 1 to 65535`),
+	Entry("fall 0", "fall: 2", "fall: 0", `f.yaml:29:13: hosts[0].check.fall: 0 is too small: use 1 or more`),
+	Entry("rise 0", "rise: 2", "rise: 0", `f.yaml:30:13: hosts[0].check.rise: 0 is too small: use 1 or more`),
+	Entry("port 0", "port: 9200  ", "port: 0  ", `f.yaml:25:13: hosts[0].check.port: 0 is out of range: use 1 to 65535`),
+	Entry("port 65536", "check_port: 9200", "check_port: 65536", `f.yaml:35:58: hosts[0].backends[0].check_port: 65536 is out of range: use 1 to 65535`),
 	Entry("a number too large for the machine", "hold_max: 1000", "hold_max: 9999999999999999999",
-		`f.yaml:15:15: hosts[0].hold_max: "9999999999999999999" is not a plain decimal number`),
+		`f.yaml:17:15: hosts[0].hold_max: "9999999999999999999" is not a plain decimal number`),
 	Entry("a duration without a unit", "interval: 200ms", "interval: 200",
-		`f.yaml:24:17: hosts[0].check.interval: "200" has no unit: write a duration such as 500ms, 10s or 2m`),
+		`f.yaml:27:17: hosts[0].check.interval: "200" has no unit: write a duration such as 500ms, 10s or 2m`),
 	Entry("a duration without a unit in quotes", "interval: 200ms", "interval: '1.5'",
-		`f.yaml:24:17: hosts[0].check.interval: "1.5" has no unit: write a duration such as 500ms, 10s or 2m`),
-	Entry("a duration in days", "drain: 10s", "drain: 1d", `f.yaml:43:10: shutdown.drain: "1d" is not a duration: write one such as 500ms, 10s or 2m`),
-	Entry("a negative duration", "hold: 0s", "hold: -1s", `f.yaml:14:11: hosts[0].hold: "-1s" is negative: a duration is 0s or more`),
-	Entry("a timeout of 0", "timeout: 1s\n      fall", "timeout: 0s\n      fall", `f.yaml:25:16: hosts[0].check.timeout: "0s" is too short: use 1ms or more`),
-	Entry("an interval of nanoseconds", "interval: 200ms", "interval: 200ns", `f.yaml:24:17: hosts[0].check.interval: "200ns" is too short: use 1ms or more`),
-	Entry("a dial timeout of 0", "dial_timeout: 1s", "dial_timeout: 0s", `f.yaml:16:19: hosts[0].dial_timeout: "0s" is too short: use 1ms or more`),
+		`f.yaml:27:17: hosts[0].check.interval: "1.5" has no unit: write a duration such as 500ms, 10s or 2m`),
+	Entry("a duration in days", "drain: 10s", "drain: 1d", `f.yaml:46:10: shutdown.drain: "1d" is not a duration: write one such as 500ms, 10s or 2m`),
+	Entry("a negative duration", "hold: 0s", "hold: -1s", `f.yaml:16:11: hosts[0].hold: "-1s" is negative: a duration is 0s or more`),
+	Entry("a timeout of 0", "timeout: 1s\n      fall", "timeout: 0s\n      fall", `f.yaml:28:16: hosts[0].check.timeout: "0s" is too short: use 1ms or more`),
+	Entry("an interval of nanoseconds", "interval: 200ms", "interval: 200ns", `f.yaml:27:17: hosts[0].check.interval: "200ns" is too short: use 1ms or more`),
+	Entry("a dial timeout of 0", "dial_timeout: 1s", "dial_timeout: 0s", `f.yaml:18:19: hosts[0].dial_timeout: "0s" is too short: use 1ms or more`),
 	Entry("an endless duration", "drain: 10s", "drain: 9999999999h",
-		`f.yaml:43:10: shutdown.drain: "9999999999h" is not a duration: write one such as 500ms, 10s or 2m`),
+		`f.yaml:46:10: shutdown.drain: "9999999999h" is not a duration: write one such as 500ms, 10s or 2m`),
 	// Choices.
-	Entry("a later protocol", "protocol: tcp  ", "protocol: https  ", `f.yaml:5:15: listeners[0].protocol: "https" is not supported by this version: use tcp`),
-	Entry("an unknown protocol", "protocol: tcp  ", "protocol: tpc  ", `f.yaml:5:15: listeners[0].protocol: "tpc" is not a value of this key: use tcp`),
-	Entry("a later policy", "policy: active", "policy: balance", `f.yaml:12:13: hosts[0].policy: "balance" is not supported by this version: use active`),
+	Entry("an unknown protocol", "protocol: tcp  ", "protocol: udp  ", `f.yaml:5:15: listeners[0].protocol: "udp" is not a value of this key: use tcp, tls, http, https`),
+	Entry("an unknown policy", "policy: active", "policy: both", `f.yaml:12:13: hosts[0].policy: "both" is not a value of this key: use active, balance`),
 	Entry("a misspelt election", "elect: sticky", "elect: stiky", `f.yaml:13:12: hosts[0].elect: "stiky" is not a value of this key: did you mean "sticky"?`),
-	Entry("PROXY version 3", "send_proxy: off", "send_proxy: v3", `f.yaml:19:17: hosts[0].send_proxy: "v3" is not a value of this key: did you mean "v1"?`),
-	Entry("an empty level", "level: info", `level: ""`, `f.yaml:45:10: log.level: "" is not a value of this key: use debug, info, warn, error`),
+	Entry("PROXY version 3", "send_proxy: off", "send_proxy: v3", `f.yaml:21:17: hosts[0].send_proxy: "v3" is not a value of this key: did you mean "v1"?`),
+	Entry("an empty level", "level: info", `level: ""`, `f.yaml:48:10: log.level: "" is not a value of this key: use debug, info, warn, error`),
 	// Names and addresses.
 	Entry("a name with a space", "router-1 ", "router 1 ", `f.yaml:1:7: name: "router 1" is not a name: use letters, digits, '.', '-' and '_', beginning with a letter or digit`),
 	Entry("an empty name", "- name: mysql", `- name: ""`, `f.yaml:3:11: listeners[0].name: the value must not be empty`),
 	Entry("a listener without a bind", "    bind: 127.0.0.1:3306\n", "", `f.yaml:3:5: listeners[0].bind: the key is missing: host:port to listen on; port 0 is any free one`),
-	Entry("a listener without a host", "    host: db.main ", "    #", `f.yaml:3:5: listeners[0].host: the key is missing: the host it serves`),
+	Entry("a listener without a host", "    host: db.main ", "    #", `f.yaml:3:5: listeners[0].host: the key is missing: name the host that it serves, one of db.main`),
 	Entry("a listener with another host", "host: db.main ", "host: db.mian ", `f.yaml:6:11: listeners[0].host: there is no host "db.mian": the hosts are db.main`),
 	Entry("a bind of a port alone", "bind: 127.0.0.1:3306", `bind: ":3306"`, `f.yaml:4:11: listeners[0].bind: ":3306" has no address: write 0.0.0.0:3306 to listen on all`),
 	Entry("a bind of a number", "bind: 127.0.0.1:3306", `bind: 3306`, `f.yaml:4:11: listeners[0].bind: "3306" has no port: write host:port`),
 	Entry("a host of a number that nobody names", "  - name: db.main", "  - name: 1", `f.yaml:6:11: listeners[0].host: there is no host "db.main": the hosts are 1`,
 		`f.yaml:11:11: hosts[0].name: the value must be text: put it in quotes`),
 	Entry("a host that is IPv6", "  - name: db.main", "  - name: '::1'", `f.yaml:11:11: hosts[0].name: "::1" is not a name: use letters, digits, '.', '-' and '_', beginning with a letter or digit`),
-	Entry("a host without a backend to read", "backends:\n      - {name: db-0, address: 10.0.0.1:3306, check_port: 9200}\n      - {name: db-1, address: 10.0.0.2:3306}", "backends: x",
-		`f.yaml:31:15: hosts[0].backends: a single value is not allowed here: write a list`),
+	Entry("a host without a backend to read", "backends:\n      - {name: db-0, address: 10.0.0.1:3306, check_port: 9200}\n      - {name: db-1, address: 10.0.0.2:3306, weight: 1}", "backends: x",
+		`f.yaml:34:15: hosts[0].backends: a single value is not allowed here: write a list`),
 	Entry("a host that cannot be read", "  - name: db.main", "  - db.main\n  - name: db.mian", `f.yaml:11:5: hosts[0]: a single value is not allowed here: write a mapping (key: value)`),
 	Entry("a bind without a port", "bind: 127.0.0.1:3306", `bind: localhost`, `f.yaml:4:11: listeners[0].bind: "localhost" has no port: write host:port`),
-	Entry("a backend with port 0", "10.0.0.1:3306", "10.0.0.1:0", `f.yaml:32:31: hosts[0].backends[0].address: "10.0.0.1:0" has port 0, to which nothing can connect`),
-	Entry("a backend that is IPv6 without brackets", "10.0.0.1:3306", `"::1:3306"`, `f.yaml:32:31: hosts[0].backends[0].address: "::1:3306" is ambiguous: write an IPv6 address in brackets, as in [::1]:3306`),
-	Entry("a backend that is no address", "10.0.0.1:3306", "0.0.0.0:3306", `f.yaml:32:31: hosts[0].backends[0].address: "0.0.0.0:3306" is no address that can be connected to: write the backend's own`),
-	Entry("a backend that is no IPv6 address", "10.0.0.1:3306", `"[::]:3306"`, `f.yaml:32:31: hosts[0].backends[0].address: "[::]:3306" is no address that can be connected to: write the backend's own`),
-	Entry("a backend without an address", ", address: 10.0.0.2:3306", "", `f.yaml:33:9: hosts[0].backends[1].address: the key is missing: host:port to connect to`),
-	Entry("two backends of a name", "name: db-1", "name: db-0", `f.yaml:33:16: hosts[0].backends[1].name: "db-0" is already the name of hosts[0].backends[0]`),
+	Entry("a backend with port 0", "10.0.0.1:3306", "10.0.0.1:0", `f.yaml:35:31: hosts[0].backends[0].address: "10.0.0.1:0" has port 0, to which nothing can connect`),
+	Entry("a backend that is IPv6 without brackets", "10.0.0.1:3306", `"::1:3306"`, `f.yaml:35:31: hosts[0].backends[0].address: "::1:3306" is ambiguous: write an IPv6 address in brackets, as in [::1]:3306`),
+	Entry("a backend that is no address", "10.0.0.1:3306", "0.0.0.0:3306", `f.yaml:35:31: hosts[0].backends[0].address: "0.0.0.0:3306" is no address that can be connected to: write the backend's own`),
+	Entry("a backend that is no IPv6 address", "10.0.0.1:3306", `"[::]:3306"`, `f.yaml:35:31: hosts[0].backends[0].address: "[::]:3306" is no address that can be connected to: write the backend's own`),
+	Entry("a backend without an address", ", address: 10.0.0.2:3306", "", `f.yaml:36:9: hosts[0].backends[1].address: the key is missing: host:port to connect to`),
+	Entry("two backends of a name", "name: db-1", "name: db-0", `f.yaml:36:16: hosts[0].backends[1].name: "db-0" is already the name of hosts[0].backends[0]`),
 	Entry("two hosts of a name", "state: /var", "  - {name: DB.MAIN, backends: [{name: a, address: 10.0.0.3:1}]}\nstate: /var",
-		`f.yaml:34:12: hosts[1].name: "db.main" is already the name of hosts[0]`),
+		`f.yaml:37:12: hosts[1].name: "db.main" is already the name of hosts[0]`),
 	Entry("two listeners of a name and a bind", "hosts:\n", "  - {name: mysql, bind: 127.0.0.1:3306, host: db.main}\nhosts:\n",
 		`f.yaml:10:12: listeners[1].name: "mysql" is already the name of listeners[0]`,
 		`f.yaml:10:25: listeners[1].bind: "127.0.0.1:3306" is already taken by listeners[0].bind: use another port or address`),
 	Entry("a bind within another", "bind: 127.0.0.1:3306", "bind: 0.0.0.0:9090",
-		`f.yaml:36:9: api.bind: "127.0.0.1:9090" is already taken by listeners[0].bind: use another port or address`),
+		`f.yaml:39:9: api.bind: "127.0.0.1:9090" is already taken by listeners[0].bind: use another port or address`),
 	Entry("health on the API's bind", "health:\n  bind: \"\"", "health:\n  bind: localhost:9090",
-		`f.yaml:40:9: health.bind: "localhost:9090" is already taken by api.bind: use another port or address`),
+		`f.yaml:43:9: health.bind: "localhost:9090" is already taken by api.bind: use another port or address`),
 	Entry("a backend that is our listener", "10.0.0.1:3306", "localhost:3306",
-		`f.yaml:32:31: hosts[0].backends[0].address: "localhost:3306" is our own listeners[0].bind: sessions would run in a circle`),
+		`f.yaml:35:31: hosts[0].backends[0].address: "localhost:3306" is our own listeners[0].bind: sessions would run in a circle`),
 	Entry("a backend that is our API", "10.0.0.1:3306", "'[::ffff:127.0.0.1]:9090'",
-		`f.yaml:32:31: hosts[0].backends[0].address: "[::ffff:127.0.0.1]:9090" is our own api.bind: sessions would run in a circle`),
+		`f.yaml:35:31: hosts[0].backends[0].address: "[::ffff:127.0.0.1]:9090" is our own api.bind: sessions would run in a circle`),
 	// Proxies.
 	Entry("PROXY from nobody", "proxy_protocol: off", "proxy_protocol: v2",
 		`f.yaml:7:21: listeners[0].proxy_protocol: trusted_proxies is missing: list the networks whose PROXY header is believed`),
@@ -370,39 +398,39 @@ var _ = DescribeTable("a wrong line in the example", func(old, replacement strin
 	Entry("no network", "trusted_proxies: []", `trusted_proxies: [all]`,
 		`f.yaml:8:23: listeners[0].trusted_proxies[0]: "all" is not a network: write one such as 10.0.0.0/8 or fd00::/8`),
 	// Checks.
-	Entry("a check without a type", "      type: http\n", "", `f.yaml:21:7: hosts[0].check.type: the key is missing: http, tcp, exec, or a type that the program links`),
-	Entry("a check type that is none", "type: http", "type: HTTP", `f.yaml:21:13: hosts[0].check.type: "HTTP" is not a check of this program, which has exec, http, mysql, ours, redis, tcp, x`),
-	Entry("a path without a slash", "path: /api/v1/status", "path: api", `f.yaml:21:7: hosts[0].check: http check: the path "api" must begin with "/"`),
-	Entry("a path that would end the request", "path: /api/v1/status", `path: "/a\r\nb"`, `f.yaml:21:7: hosts[0].check: http check: "/a\r\nb" is not the path of a URL`),
-	Entry("a path for tcp", "type: http", "type: tcp", `f.yaml:23:13: hosts[0].check.path: this key is not for a check of type tcp but for http: remove it`),
-	Entry("a login for http", `username: ""                # mysql`, "username: u # mysql", `f.yaml:28:17: hosts[0].check.username: this key is not for a check of type http but for mysql, galera, postgres, redis: remove it`),
+	Entry("a check without a type", "      type: http\n", "", `f.yaml:24:7: hosts[0].check.type: the key is missing: http, tcp, exec, or a type that the program links`),
+	Entry("a check type that is none", "type: http", "type: HTTP", `f.yaml:24:13: hosts[0].check.type: "HTTP" is not a check of this program, which has exec, http, mysql, ours, redis, tcp, x`),
+	Entry("a path without a slash", "path: /api/v1/status", "path: api", `f.yaml:24:7: hosts[0].check: http check: the path "api" must begin with "/"`),
+	Entry("a path that would end the request", "path: /api/v1/status", `path: "/a\r\nb"`, `f.yaml:24:7: hosts[0].check: http check: "/a\r\nb" is not the path of a URL`),
+	Entry("a path for tcp", "type: http", "type: tcp", `f.yaml:26:13: hosts[0].check.path: this key is not for a check of type tcp but for http: remove it`),
+	Entry("a login for http", `username: ""                # mysql`, "username: u # mysql", `f.yaml:31:17: hosts[0].check.username: this key is not for a check of type http but for mysql, galera, postgres, redis: remove it`),
 	Entry("an exec check without a command", "type: http", "type: exec",
-		`f.yaml:21:7: hosts[0].check: exec check: the command is missing: list the program and its arguments`,
-		`f.yaml:23:13: hosts[0].check.path: this key is not for a check of type exec but for http: remove it`),
-	Entry("a command for http", "command: []", "command: [a]", `f.yaml:30:16: hosts[0].check.command: this key is not for a check of type http but for exec: remove it`),
+		`f.yaml:24:7: hosts[0].check: exec check: the command is missing: list the program and its arguments`,
+		`f.yaml:26:13: hosts[0].check.path: this key is not for a check of type exec but for http: remove it`),
+	Entry("a command for http", "command: []", "command: [a]", `f.yaml:33:16: hosts[0].check.command: this key is not for a check of type http but for exec: remove it`),
 	// API.
 	Entry("an API for all without a password", "bind: 127.0.0.1:9090", "bind: 0.0.0.0:9090",
-		`f.yaml:36:9: api.bind: "0.0.0.0:9090" can be reached from other machines: set api.username and api.password (or api.password_file), or bind to 127.0.0.1`),
+		`f.yaml:39:9: api.bind: "0.0.0.0:9090" can be reached from other machines: set api.username and api.password (or api.password_file), or bind to 127.0.0.1`),
 	Entry("an API on a name without a password", "bind: 127.0.0.1:9090", "bind: router-1:9090",
-		`f.yaml:36:9: api.bind: "router-1:9090" can be reached from other machines: set api.username and api.password (or api.password_file), or bind to 127.0.0.1`),
-	Entry("a user without a password", "username: \"\"\n", "username: u\n", `f.yaml:37:13: api.username: there is no password: set api.password or api.password_file`),
-	Entry("a password without a user", `password: ""`, `password: hunter2`, `f.yaml:38:13: api.password: there is no user name: set api.username`),
-	Entry("a user name with a colon", "username: \"\"\n", "username: \"u:v\"\n", `f.yaml:37:13: api.username: a user name cannot hold a colon (RFC 7617)`),
+		`f.yaml:39:9: api.bind: "router-1:9090" can be reached from other machines: set api.username and api.password (or api.password_file), or bind to 127.0.0.1`),
+	Entry("a user without a password", "username: \"\"\n", "username: u\n", `f.yaml:40:13: api.username: there is no password: set api.password or api.password_file`),
+	Entry("a password without a user", `password: ""`, `password: hunter2`, `f.yaml:41:13: api.password: there is no user name: set api.username`),
+	Entry("a user name with a colon", "username: \"\"\n", "username: \"u:v\"\n", `f.yaml:40:13: api.username: a user name cannot hold a colon (RFC 7617)`),
 	Entry("an API for all with a user name that cannot be read", "bind: 127.0.0.1:9090\n  username: \"\"", "bind: 0.0.0.0:9090\n  username: [u]",
-		`f.yaml:37:13: api.username: a list is not allowed here: write text`),
-	Entry("an API without a bind", "bind: 127.0.0.1:9090", `bind: ""`, `f.yaml:36:9: api.bind: the value must not be empty`),
+		`f.yaml:40:13: api.username: a list is not allowed here: write text`),
+	Entry("an API without a bind", "bind: 127.0.0.1:9090", `bind: ""`, `f.yaml:39:9: api.bind: the value must not be empty`),
 	Entry("two passwords", `password: ""`, "password: hunter2\n  password_file: /run/secret",
-		`f.yaml:39:18: api.password_file: api.password is set too: remove one of them`),
-	Entry("a password that is a number", `password: ""`, "password: 12345", `f.yaml:38:13: api.password: the value must be text: put it in quotes`),
+		`f.yaml:42:18: api.password_file: api.password is set too: remove one of them`),
+	Entry("a password that is a number", `password: ""`, "password: 12345", `f.yaml:41:13: api.password: the value must be text: put it in quotes`),
 	// YAML.
-	Entry("a tab", "  drain: 10s", "\tdrain: 10s", `f.yaml:43:1: a tab cannot indent: use spaces`),
+	Entry("a tab", "  drain: 10s", "\tdrain: 10s", `f.yaml:46:1: a tab cannot indent: use spaces`),
 	Entry("an anchor, an alias and a merge key", "  drain: 10s", "  drain: &a 10s\n  <<: *a",
-		`f.yaml:43:10: anchors (&) are not supported: write the value out where it is needed, and quote text that begins with &`,
-		`f.yaml:44:3: merge keys (<<) are not supported: write the keys out where they are needed`,
-		`f.yaml:44:7: aliases (*) are not supported: write the value out where it is needed, and quote text that begins with *`),
-	Entry("a tag", "drain: 10s", "drain: !!str 10s", `f.yaml:43:10: tags (!) are not supported: quote text that begins with !`),
-	Entry("a complex key", "  drain: 10s", "  ? drain\n  : 10s", `f.yaml:43:3: complex keys (?) are not supported: write key: value`),
-	Entry("a second document", "state: /var", "---\nstate: /var", `f.yaml:35:1: the file holds a second document: a configuration is one`),
+		`f.yaml:46:10: anchors (&) are not supported: write the value out where it is needed, and quote text that begins with &`,
+		`f.yaml:47:3: merge keys (<<) are not supported: write the keys out where they are needed`,
+		`f.yaml:47:7: aliases (*) are not supported: write the value out where it is needed, and quote text that begins with *`),
+	Entry("a tag", "drain: 10s", "drain: !!str 10s", `f.yaml:46:10: tags (!) are not supported: quote text that begins with !`),
+	Entry("a complex key", "  drain: 10s", "  ? drain\n  : 10s", `f.yaml:46:3: complex keys (?) are not supported: write key: value`),
+	Entry("a second document", "state: /var", "---\nstate: /var", `f.yaml:38:1: the file holds a second document: a configuration is one`),
 	Entry("bytes that are not UTF-8", "router-1 ", "röuter-\xff1 ", `f.yaml:1:14: the file is not text in UTF-8`),
 	Entry("a control character", "router-1 ", "router-\x001 ", `f.yaml:1:14: the file holds the control character U+0000`),
 	Entry("a bracket that stays open", "trusted_proxies: []", "trusted_proxies: [", `f.yaml:10:1: ',' or ']' must be specified`),
@@ -467,14 +495,56 @@ var _ = Describe("the file", func() {
 	})
 })
 
+var _ = Describe("the configuration of the runner", func() {
+	It("has all that the file says of HTTP", func() {
+		cert, key, _ := spec.WriteCertificate("shop.example.com")
+		c := mustLoad(`wildcard_depth: 2
+listeners:
+  - name: web
+    bind: 127.0.0.1:8443
+    protocol: https
+    tls: {certificates: [{cert: ` + cert + `, key: ` + key + `}]}
+    timeouts: {head: 5s, body: 30s}
+    limits: {fields: 50, body: 1000000}
+    trusted_proxies: [10.0.0.0/8]
+  - {name: sni, bind: "127.0.0.1:9443", protocol: tls}
+hosts:
+  - name: "*.Shop.Example.com."
+    policy: balance
+    choose: sticky
+    sticky_by: cookie:session
+    http: {version: h2c, head_timeout: 5s, total_timeout: 1m, pool: 0, retries: 0}
+    backends: [{name: a, address: "10.0.0.1:80", weight: 0}, {name: b, address: "10.0.0.2:80"}]
+`).Runner()
+		none, one := 0, 1
+		Expect(c.WildcardDepth).To(Equal(2))
+		Expect(c.Listeners).To(Equal([]runner.Listener{{
+			Name: "web", Bind: "127.0.0.1:8443", Protocol: runner.HTTPS, Certificates: []runner.Certificate{{Cert: cert, Key: key}},
+			Timeouts:      runner.Timeouts{Head: 5 * time.Second, Idle: time.Minute, Body: 30 * time.Second},
+			Limits:        runner.Limits{Head: 32 << 10, Target: 8 << 10, Fields: 50, Body: 1000000},
+			ProxyProtocol: bridge.ProxyOff, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+		}, {Name: "sni", Bind: "127.0.0.1:9443", Protocol: runner.TLS, ProxyProtocol: bridge.ProxyOff}}))
+		host := c.Hosts[0]
+		Expect(host).To(HaveField("Name", "*.shop.example.com"))
+		Expect(host).To(And(HaveField("Policy", route.Balance), HaveField("Choose", route.Sticky), HaveField("StickyBy", "cookie:session")))
+		Expect(host.HTTP).To(Equal(runner.HostHTTP{
+			Version: web.H2C, HeadTimeout: 5 * time.Second, TotalTimeout: time.Minute, Pool: -1, PoolIdle: time.Minute, Retries: -1,
+		}))
+		Expect(host.Backends).To(Equal([]runner.Backend{
+			{Name: "a", Address: "10.0.0.1:80", Weight: &none}, {Name: "b", Address: "10.0.0.2:80", Weight: &one},
+		}))
+	})
+})
+
 var _ = Describe("warnings", func() {
 	It("tell of a host that nobody can reach", func() {
 		file := mustLoad(with("state: /var", "  - {name: spare, backends: [{name: a, address: 10.0.0.3:1}]}\nstate: /var"))
-		Expect(file.Warnings).To(Equal([]string{"f.yaml:34:5: hosts[1]: no listener names this host, so no client can reach it"}))
+		Expect(file.Warnings).To(Equal([]string{"f.yaml:37:5: hosts[1]: no listener names this host, so no client can reach it"}))
 	})
 
 	It("are not given without need", func() {
 		Expect(mustLoad(design).Warnings).To(BeEmpty())
+		Expect(mustLoad(strings.Replace(small, `"host": "h"`, `"protocol": "tls"`, 1)).Warnings).To(BeEmpty())
 	})
 })
 
@@ -523,7 +593,7 @@ var _ = Describe("password files", func() {
 	It("are the place of a password without a user", func() {
 		write("hunter2", 0o600)
 		_, err := load(with("  password: \"\"", "  password_file: "+path))
-		Expect(lines(err)).To(Equal([]string{"f.yaml:38:18: api.password: there is no user name: set api.username"}))
+		Expect(lines(err)).To(Equal([]string{"f.yaml:41:18: api.password: there is no user name: set api.username"}))
 	})
 
 	It("are warned of if everybody can read them", func() {
@@ -634,7 +704,7 @@ var _ = Describe("environment and flags", func() {
 		}
 		backends := mustLoad(design, env...).Hosts[0].Backends
 		Expect(backends).To(HaveLen(13))
-		Expect(backends[12]).To(Equal(config.Backend{Name: "b12", Address: "10.0.0.13:1"}))
+		Expect(backends[12]).To(Equal(config.Backend{Name: "b12", Address: "10.0.0.13:1", Weight: 1}))
 		Expect(backends[0].Name).To(Equal("db-0"))
 	})
 
@@ -660,13 +730,13 @@ var _ = Describe("environment and flags", func() {
 			`SWITCHBOARD_API: unknown variable: no key has this name; unset it`),
 		Entry("an index with a zero before it", config.Source{Env: []string{"SWITCHBOARD_HOSTS_00_HOLD=1s"}},
 			`SWITCHBOARD_HOSTS_00_HOLD: unknown variable: did you mean SWITCHBOARD_HOSTS_0_HOLD?`),
-		Entry("a later key", config.Source{Env: []string{"SWITCHBOARD_HOSTS_0_HTTP_POOL=1"}},
-			`SWITCHBOARD_HOSTS_0_HTTP_POOL: hosts[0].http: key "http" is not supported by this version`),
+		Entry("a later key", config.Source{Env: []string{"SWITCHBOARD_REDIS_URL=x"}},
+			`SWITCHBOARD_REDIS_URL: redis: key "redis" is not supported by this version`),
 		Entry("a gap", config.Source{Env: []string{"SWITCHBOARD_HOSTS_2_NAME=x"}},
 			`SWITCHBOARD_HOSTS_2_NAME: hosts[2]: the list would have a gap: its next index is 1`),
 		Entry("a new element that lacks keys", config.Source{Env: []string{"SWITCHBOARD_LISTENERS_1_NAME=x"}},
 			`SWITCHBOARD_LISTENERS_1_NAME: listeners[1].bind: the key is missing: host:port to listen on; port 0 is any free one`,
-			`SWITCHBOARD_LISTENERS_1_NAME: listeners[1].host: the key is missing: the host it serves`),
+			`SWITCHBOARD_LISTENERS_1_NAME: listeners[1].host: the key is missing: name the host that it serves, one of db.main`),
 		Entry("a flag", config.Source{Flags: map[string]string{"shutdown.drain": "x"}},
 			`--shutdown-drain: shutdown.drain: "x" is not a duration: write one such as 500ms, 10s or 2m`),
 		Entry("a flag of a list", config.Source{Flags: map[string]string{"listeners[0].bind": "x"}},
@@ -692,14 +762,37 @@ var _ = Describe("Keys", func() {
 	full := `name: a
 listeners:
 - {name: l, bind: "127.0.0.1:1", protocol: tcp, host: h, proxy_protocol: v1, trusted_proxies: [10.0.0.0/8], max_sessions: 1}
+- {name: m, bind: "127.0.0.1:3", protocol: http}
+- {name: n, bind: "127.0.0.1:4", protocol: https, tls: {certificates: [{cert: CERT, key: KEY}]}}
 hosts:
 - {name: h, backends: [{name: b, address: "10.0.0.1:1"}]}
 - {name: g, backends: [{name: b, address: "10.0.0.1:1"}]}
 - name: i
+  policy: balance
+  choose: sticky
+  sticky_by: client
   check: {type: ours, port: 1, path: /a, command: [a]}
   backends: [{name: b, address: "10.0.0.1:1", check_port: 1}]
 api: {bind: "127.0.0.1:2", username: a, password: ""}
 `
+	var cert, key string
+	BeforeEach(func() { cert, key, _ = spec.WriteCertificate("a") })
+	// place is an element that the key can be set in, whatever the others are.
+	place := func(path string) string {
+		listener := "listeners[0]"
+		switch {
+		case strings.Contains(path, ".tls."):
+			listener = "listeners[2]"
+		case strings.HasSuffix(path, ".protocol"), strings.Contains(path, ".timeouts."), strings.Contains(path, ".limits."):
+			listener = "listeners[1]"
+		}
+		host := "hosts[2]" // which has no listener of its own, so it may be renamed
+		if strings.HasSuffix(path, ".elect") {
+			host = "hosts[1]"
+		}
+		path = strings.NewReplacer("listeners[]", listener, "hosts[]", host).Replace(path)
+		return strings.ReplaceAll(path, "[]", "[0]")
+	}
 	secret := func() string {
 		path := filepath.Join(GinkgoT().TempDir(), "secret")
 		Expect(os.WriteFile(path, []byte("hunter2"), 0o600)).To(Succeed())
@@ -707,14 +800,20 @@ api: {bind: "127.0.0.1:2", username: a, password: ""}
 	}
 	sample := func(k config.Key) string {
 		switch name := k.Path[strings.LastIndexAny(k.Path, ".")+1:]; {
+		case name == "protocol":
+			return "http"
+		case name == "cert":
+			return cert
+		case name == "key":
+			return key
+		case name == "sticky_by":
+			return "cookie:a"
 		case strings.Contains(k.Type, " | "):
 			return k.Type[strings.LastIndex(k.Type, " ")+1:]
-		case k.Type == "tcp", k.Type == "active":
-			return k.Type
 		case k.Type == "duration":
 			return "1h2m3s"
 		case k.Type == "number":
-			return "77"
+			return "777"
 		case k.Type == "list":
 			return "x,y"
 		case k.Type == "list of CIDRs":
@@ -746,16 +845,16 @@ api: {bind: "127.0.0.1:2", username: a, password: ""}
 			}
 			paths[k.Path], variables[k.Env] = true, true
 		}
-		Expect(paths).To(HaveLen(47))
+		Expect(paths).To(HaveLen(66))
 		Expect(flags).To(HaveKey("api-password-file"))
 		Expect(flags).NotTo(HaveKey("api-password"))
 		Expect(variables).To(HaveKey("SWITCHBOARD_HOSTS_N_BACKENDS_N_CHECK_PORT"))
 	})
 
 	It("lists nothing that the environment and flags cannot set", func() {
+		full := strings.NewReplacer("CERT", cert, "KEY", key).Replace(full)
 		for _, k := range config.Keys() {
-			// Host 2 has no listener, so it may be renamed.
-			path := strings.Replace(strings.ReplaceAll(k.Path, "[]", "[0]"), "hosts[0]", "hosts[2]", 1)
+			path := place(k.Path)
 			value := sample(k)
 			env := []string{"SWITCHBOARD_API_PASSWORD=x"}
 			if k.Path == "api.password_file" {
@@ -775,9 +874,19 @@ api: {bind: "127.0.0.1:2", username: a, password: ""}
 
 	It("gives the defaults that Load fills in", func() {
 		values := flatten(mustLoad(small, "SWITCHBOARD_HOSTS_0_CHECK_TYPE=http"))
+		overHTTP := strings.Replace(small, `"host": "h"`, `"protocol": "http", "timeouts": {}, "limits": {}`, 1)
+		for path, value := range flatten(mustLoad(overHTTP)) {
+			if _, has := values[path]; !has {
+				values[path] = value
+			}
+		}
 		for _, k := range config.Keys() {
-			if k.Default != "" {
-				Expect(values).To(HaveKeyWithValue(strings.ReplaceAll(k.Path, "[]", "[0]"), k.Default))
+			standard := k.Default
+			if duration, err := time.ParseDuration(standard); err == nil && k.Type == "duration" {
+				standard = duration.String()
+			}
+			if standard != "" {
+				Expect(values).To(HaveKeyWithValue(strings.ReplaceAll(k.Path, "[]", "[0]"), standard))
 			}
 		}
 	})

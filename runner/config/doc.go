@@ -16,7 +16,8 @@
 // [runner.Config.Validate] finds wrong is given its place. The schema decides what
 // the runner cannot see any more: keys, types, what must be set, and what 0 and
 // nothing mean in a file. Only here are password files, and keys that do not fit
-// the type of a check.
+// the type of a check. Certificates are read here too, so that a bad one is found
+// before it is needed.
 //
 // # Errors
 //
@@ -40,8 +41,8 @@
 //
 // # What it does not do
 //
-// It opens nothing but the configuration and the password files named in it,
-// looks up no name, and does not ask whether a bind is free. It keeps no state:
+// It opens nothing but the configuration, and the password files and certificates
+// named in it, looks up no name, and does not ask whether a bind is free. It keeps no state:
 // everything may be called from any goroutine. Which checks a program links, the
 // program tells it.
 package config

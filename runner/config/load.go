@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -17,8 +18,11 @@ import (
 // MaxSize is the largest configuration that is read, in bytes.
 const MaxSize = 1 << 20
 
-// maxPassword is the largest password file that is read, in bytes.
-const maxPassword = 4 << 10
+// The largest files that are read beside it, in bytes.
+const (
+	maxPassword    = 4 << 10
+	maxCertificate = 1 << 20
+)
 
 // Source is where a configuration comes from: flag > environment > file >
 // default, key by key.
@@ -41,7 +45,7 @@ type Source struct {
 }
 
 // Load reads a configuration, fills in the defaults and validates it. It opens
-// nothing but the file and the password files that it names. What is wrong comes
+// nothing but the file, and the password files and certificates that it names. What is wrong comes
 // back as [Errors], all at once; the File is nil then.
 //
 // A value that is overridden is not looked at. Lists of mappings are overridden
@@ -149,4 +153,29 @@ func (v *validator) password(path, name string) Secret {
 		v.wrong(path, "%s holds more than one line: it must hold the password alone", quote(name))
 	}
 	return Secret(data)
+}
+
+// certificates reads the pairs of the list at path, only to see that they are
+// pairs.
+func (v *validator) certificates(path string, all []Certificate) {
+	for i, c := range all {
+		at := element(path, i)
+		if v.unread(at) {
+			continue
+		}
+		pem := func(key, name string) []byte {
+			data, _, err := read(name, maxCertificate)
+			if err != nil {
+				v.wrong(join(at, key), "%s cannot be read: %s", quote(name), reason(err))
+			}
+			return data
+		}
+		cert, key := pem("cert", c.Cert), pem("key", c.Key)
+		if v.unread(at) {
+			continue
+		}
+		if _, err := tls.X509KeyPair(cert, key); err != nil {
+			v.wrong(at, "%s and %s are no certificate and its key: %v", quote(c.Cert), quote(c.Key), err)
+		}
+	}
 }

@@ -26,6 +26,11 @@ func (v *validator) validate(checks map[string]check.Builder) {
 		}
 	}
 	v.passwordFile("api", v.file.API.PasswordFile, &v.file.API.Password)
+	for i, l := range v.file.Listeners {
+		if l.TLS != nil {
+			v.certificates(element("listeners", i)+".tls.certificates", l.TLS.Certificates)
+		}
+	}
 	c := v.file.Runner()
 	c.Checks = checks
 	if joined, wrong := c.Validate().(interface{ Unwrap() []error }); wrong {

@@ -1,8 +1,10 @@
 // Package state keeps what a router must remember over a restart, in one
-// directory: the traffic switch, the pins, and who was active with which epoch.
+// directory: the traffic switch, the pins, the weights that operators have set, and
+// who was active with which epoch.
 //
 //	traffic.json   the router's flag and those of hosts     SaveTraffic
 //	pins.json      host -> backend                          SavePins
+//	weights.json   host -> backend -> weight                SaveWeights
 //	active.json    host -> backend, epoch, reserved         SaveActive, Settle
 //	lock           empty; an advisory lock on it means "in use"
 //
@@ -14,7 +16,7 @@
 //
 // # Reading is strict
 //
-// A traffic.json or pins.json that cannot be read whole is refused with an error
+// A traffic.json, pins.json or weights.json that cannot be read whole is refused with an error
 // that says what is wrong where, since guessing would switch on what an operator
 // has switched off. Unknown members, members twice, a missing flag, bytes after
 // the object and unknown versions are refused alike.

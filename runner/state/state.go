@@ -12,12 +12,14 @@ import (
 
 	"switchboard/bridge"
 	"switchboard/bridge/clock"
+	"switchboard/bridge/route"
 )
 
 // The files of a state directory.
 const (
 	trafficFile = "traffic.json"
 	pinsFile    = "pins.json"
+	weightsFile = "weights.json"
 	activeFile  = "active.json"
 	lockFile    = "lock"
 )
@@ -48,6 +50,8 @@ type Saved struct {
 	Hosts map[string]bridge.Traffic
 	// Pins are the pinned backends' names by host.
 	Pins map[string]string
+	// Weights are those that operators have set, by host and backend.
+	Weights map[string]map[string]int
 	// Active has an entry for every host that Load was asked for.
 	Active map[string]Active
 }
@@ -138,10 +142,11 @@ func (d *Dir) Load(hosts []string) (Saved, error) {
 		return Saved{}, errors.New("the state has been loaded already")
 	}
 	saved := Saved{}
-	// Both, so that an operator hears of everything there is to repair.
+	// All of them, so that an operator hears of everything there is to repair.
 	trafficErr := d.loadTraffic(&saved)
 	pinsErr := d.loadPins(&saved)
-	if err := errors.Join(trafficErr, pinsErr); err != nil {
+	weightsErr := d.loadWeights(&saved)
+	if err := errors.Join(trafficErr, pinsErr, weightsErr); err != nil {
 		return Saved{}, err
 	}
 	if err := d.loadActive(&saved, hosts); err != nil {
@@ -254,6 +259,47 @@ func (d *Dir) SavePins(pins map[string]string) error {
 		}
 	}
 	return d.save(pinsFile, file)
+}
+
+type weightsState struct {
+	Version int                        `json:"version"`
+	Hosts   map[string]map[string]*int `json:"hosts"`
+}
+
+func (d *Dir) loadWeights(saved *Saved) error {
+	const remedy = "repair the file, or delete it, which gives all backends their configured weights"
+	var file weightsState
+	if _, err := d.read(weightsFile, &file); err != nil {
+		return advise(err, remedy)
+	}
+	saved.Weights = make(map[string]map[string]int, len(file.Hosts))
+	for host, stored := range file.Hosts {
+		weights := make(map[string]int, len(stored))
+		for backend, weight := range stored {
+			if weight == nil || *weight < 0 || *weight > route.MaxWeight {
+				return fmt.Errorf("reading %s: backend %q of host %q has no weight from 0 to %d: %s", d.file(weightsFile), backend, host, route.MaxWeight, remedy)
+			}
+			weights[backend] = *weight
+		}
+		saved.Weights[host] = weights
+	}
+	return nil
+}
+
+// SaveWeights stores the weights that operators have set, by host and backend,
+// instead of the ones that were stored.
+func (d *Dir) SaveWeights(weights map[string]map[string]int) error {
+	file := weightsState{Version: version, Hosts: make(map[string]map[string]*int, len(weights))}
+	for host, set := range weights {
+		if len(set) == 0 {
+			continue
+		}
+		file.Hosts[host] = make(map[string]*int, len(set))
+		for backend, weight := range set {
+			file.Hosts[host][backend] = &weight
+		}
+	}
+	return d.save(weightsFile, file)
 }
 
 // save writes a file for a caller from outside.

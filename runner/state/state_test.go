@@ -97,6 +97,7 @@ var _ = Describe("Dir", func() {
 			Expect(saved.Router).To(BeNil())
 			Expect(saved.Hosts).To(BeEmpty())
 			Expect(saved.Pins).To(BeEmpty())
+			Expect(saved.Weights).To(BeEmpty())
 			Expect(saved.Active).To(Equal(map[string]state.Active{"db": {}}))
 		})
 
@@ -108,10 +109,11 @@ var _ = Describe("Dir", func() {
 			d := ready("db")
 			Expect(d.SaveTraffic(&router, map[string]bridge.Traffic{"db": draining})).To(Succeed())
 			Expect(d.SavePins(map[string]string{"db": "db-1", "other": ""})).To(Succeed())
+			Expect(d.SaveWeights(map[string]map[string]int{"*.shop": {"app-0": 0, "app-1": 3}, "other": {}})).To(Succeed())
 			Expect(d.SaveActive(map[string]state.Active{"db": {Backend: "db-0", Epoch: 7}})).To(Succeed())
 			Expect(d.Close()).To(Succeed())
 
-			for _, name := range []string{"traffic.json", "pins.json", "active.json"} {
+			for _, name := range []string{"traffic.json", "pins.json", "weights.json", "active.json"} {
 				Expect(mode(name)).To(BeEquivalentTo(0o600), name)
 				Expect(get(dir, name)).To(ContainSubstring(`"version": 1`))
 				Expect(filepath.Join(dir, name+".tmp")).NotTo(BeAnExistingFile())
@@ -121,6 +123,7 @@ var _ = Describe("Dir", func() {
 			Expect(saved.Router).To(HaveValue(Equal(router)))
 			Expect(saved.Hosts).To(Equal(map[string]bridge.Traffic{"db": host}))
 			Expect(saved.Pins).To(Equal(map[string]string{"db": "db-1"}))
+			Expect(saved.Weights).To(Equal(map[string]map[string]int{"*.shop": {"app-0": 0, "app-1": 3}}))
 			Expect(saved.Active["db"].Backend).To(Equal("db-0"))
 		})
 
@@ -130,12 +133,15 @@ var _ = Describe("Dir", func() {
 			Expect(d.SavePins(map[string]string{"db": "db-1"})).To(Succeed())
 			Expect(d.SaveTraffic(nil, nil)).To(Succeed())
 			Expect(d.SavePins(nil)).To(Succeed())
+			Expect(d.SaveWeights(map[string]map[string]int{"shop": {"app-0": 2}})).To(Succeed())
+			Expect(d.SaveWeights(map[string]map[string]int{"shop": {}})).To(Succeed())
 			Expect(d.Close()).To(Succeed())
 			saved, err := load(dir)
 			Expect(err).NotTo(HaveOccurred())
 			Expect(saved.Router).To(BeNil())
 			Expect(saved.Hosts).To(BeEmpty())
 			Expect(saved.Pins).To(BeEmpty())
+			Expect(saved.Weights).To(BeEmpty())
 		})
 
 		It("writes only what is different, over a restart too", func() {
@@ -165,6 +171,7 @@ var _ = Describe("Dir", func() {
 			for range 2 {
 				Expect(d.SaveTraffic(nil, nil)).To(MatchError(state.ErrNotLoaded))
 				Expect(d.SavePins(nil)).To(MatchError(state.ErrNotLoaded))
+				Expect(d.SaveWeights(nil)).To(MatchError(state.ErrNotLoaded))
 				Expect(d.SaveActive(nil)).To(MatchError(state.ErrNotLoaded))
 				_, err := d.Load(nil)
 				Expect(err).To(HaveOccurred())
@@ -214,6 +221,7 @@ var _ = Describe("Dir", func() {
 			remedy := map[string]string{
 				"traffic.json": "repair the file, or delete it, which turns all traffic on",
 				"pins.json":    "repair the file, or delete it, which removes all pins",
+				"weights.json": "repair the file, or delete it, which gives all backends their configured weights",
 			}[name]
 			Expect(err).To(MatchError(HaveSuffix(": " + remedy)))
 			Expect(get(dir, name)).To(Equal(content))
@@ -239,6 +247,10 @@ var _ = Describe("Dir", func() {
 		Entry("when a time is none", "traffic.json", `{"version":1,"router":{"trafficEnabled":true,"lastUpdated":"noon"}}`, `noon`),
 		Entry("when a pin is null", "pins.json", `{"version":1,"pins":{"db":null}}`, `host "db" is pinned to no backend`),
 		Entry("when a pin is empty", "pins.json", `{"version":1,"pins":{"db":""}}`, `host "db" is pinned to no backend`),
+		Entry("when a weight is null", "weights.json", `{"version":1,"hosts":{"shop":{"a":1,"b":null}}}`, `backend "b" of host "shop" has no weight from 0 to 1000000`),
+		Entry("when a weight is negative", "weights.json", `{"version":1,"hosts":{"shop":{"a":-1}}}`, `backend "a" of host "shop" has no weight`),
+		Entry("when a weight is too great", "weights.json", `{"version":1,"hosts":{"shop":{"a":1000001}}}`, `backend "a" of host "shop" has no weight`),
+		Entry("when a weight is a text", "weights.json", `{"version":1,"hosts":{"shop":{"a":"1"}}}`, "cannot be of type string"),
 		Entry("when it is nested too deep", "pins.json", deep(), "depth"),
 		Entry("when it is far too long", "pins.json", long(), "longer than"),
 	)
@@ -247,8 +259,9 @@ var _ = Describe("Dir", func() {
 		Expect(os.Mkdir(dir, 0o700)).To(Succeed())
 		put(dir, "traffic.json", "{")
 		put(dir, "pins.json", "{")
+		put(dir, "weights.json", "{")
 		_, err := load(dir)
-		Expect(err).To(MatchError(And(ContainSubstring("traffic.json"), ContainSubstring("pins.json"))))
+		Expect(err).To(MatchError(And(ContainSubstring("traffic.json"), ContainSubstring("pins.json"), ContainSubstring("weights.json"))))
 	})
 
 	It("says so when a file cannot be read", func() {
