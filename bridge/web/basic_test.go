@@ -41,7 +41,7 @@ var _ = Describe("Server", func() {
 			_, body = c.answer("GET")
 			Expect(body).To(Equal("/2"))
 		}
-		Expect(r.upstream.Idle()).To(Equal(1))
+		Eventually(r.upstream.Idle).Should(Equal(1))
 	})
 
 	DescribeTable("bodies come through whole, both ways", func(size int, chunked bool) {

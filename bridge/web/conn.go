@@ -30,6 +30,7 @@ type conn struct {
 	newer   *conn // under server.mu, as older
 	older   *conn
 	waiting atomic.Bool // for the first byte of a request
+	halted  atomic.Bool // the rest of the request's body is not waited for
 	handed  bool        // the connection is somebody else's
 
 	d *desk // while there is a request, or a part of one
@@ -149,10 +150,9 @@ func (c *conn) await() bool {
 			c.expired.Store(notExpired)
 			return true
 		}
-		if !isTimeout(err) || c.expired.Load() != notExpired || c.server.stopping.Load() {
+		if !isTimeout(err) || c.server.stopping.Load() || c.due() {
 			return false
 		}
-		c.raw.SetReadDeadline(time.Time{})
 	}
 }
 
@@ -216,13 +216,18 @@ func (c *conn) fill() error {
 		switch {
 		case n > 0:
 			return nil
-		case isTimeout(err) && c.expired.Load() == notExpired && !c.stopped():
-			// A deadline that was meant for the wait before.
-			c.raw.SetReadDeadline(time.Time{})
-		default:
+		case !isTimeout(err) || c.due():
 			return err
 		}
 	}
+}
+
+// due tells whether a read was woken for a reason. If not, the deadline was meant for
+// the wait before. Whoever wakes a read says why and then sets the deadline, so it is
+// cleared before the reasons are looked at.
+func (c *conn) due() bool {
+	c.raw.SetReadDeadline(time.Time{})
+	return c.expired.Load() != notExpired || c.halted.Load() || c.stopped()
 }
 
 // request serves one request, and returns whether the connection goes on.
@@ -258,6 +263,8 @@ func (c *conn) request() (again bool) {
 
 // parse reads a head and parses it; n is how long it is.
 func (c *conn) parse() (n int, err error) {
+	// What is refused is not answered as the request before it would be.
+	c.d.req.Method, c.d.req.Fields = nil, c.d.req.Fields[:0]
 	var scanner h1.Scanner
 	for {
 		n, bad := scanner.Scan(c.d.in[c.d.r:c.d.w], c.server.o.Limits)
@@ -403,6 +410,7 @@ func (c *conn) trailers() []h1.Field { return c.d.incoming.Trailers() }
 // stopBody wakes a next that waits.
 func (c *conn) stopBody() {
 	c.keep = false
+	c.halted.Store(true)
 	c.raw.SetReadDeadline(longAgo)
 }
 
@@ -530,9 +538,10 @@ func (c *conn) upgrade(up *upstream, res *h1.Response, rest []byte) error {
 	if c.net != net.Conn(c.raw) {
 		pair.Client = c.server.o.Bridge.Engine().Adopt(c.net)
 	}
-	c.handed = true
 	c.to += int64(len(head))
-	return c.claim.Upgrade(c.in, pair)
+	err := c.claim.Upgrade(c.in, pair)
+	c.handed = err == nil
+	return err
 }
 
 const (

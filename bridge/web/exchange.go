@@ -247,6 +247,8 @@ func (x *exchange) run(began time.Time) (status int) {
 	x.sent.Store(false)
 	x.whole.Store(false)
 	x.uploadErr = nil
+	// A backend that was too slow was that of the request before.
+	x.expired.CompareAndSwap(backendExpired, notExpired)
 	status = x.attempts(began)
 	x.clientBy.Store(0)
 	x.backendBy.Store(0)
@@ -308,12 +310,16 @@ type outcome struct {
 
 // again decides whether the request may be tried once more: if nothing of it can have
 // reached a backend, or if the method is idempotent and it can be sent again whole
-// (RFC 9110, section 9.2.2).
+// (RFC 9110, section 9.2.2). An answer that is not valid is an answer: to ask again would
+// be to have each of them asked for twice.
 func (x *exchange) again(attempt int, o outcome) bool {
+	var bad *h1.Error
 	switch {
 	case attempt >= x.target.options.Retries, x.ended() != nil, x.expired.Load() != notExpired:
 		return false
 	case x.sent.Load(), o.reached && !x.req.idempotent:
+		return false
+	case errors.As(o.err, &bad), errors.Is(o.err, errAnswer):
 		return false
 	}
 	return !o.reached || x.target.stats.spend()
@@ -689,6 +695,8 @@ func (x *exchange) endUpload(up *upstream) (whole bool) {
 	case x.uploadErr = <-x.uploaded:
 	default:
 		x.client.stopBody()
+		// What was not read yet is lost.
+		x.sent.Store(true)
 		up.conn.Abort()
 		x.uploadErr = <-x.uploaded
 		if x.uploadErr == nil || isTimeout(x.uploadErr) {

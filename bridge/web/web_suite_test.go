@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -197,6 +198,13 @@ func (r *rig) record(record bridge.Record) {
 	r.records = append(r.records, record)
 }
 
+// ends are the records of the sessions that have ended.
+func (r *rig) ends() []bridge.Record {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.records)
+}
+
 // active is for hostSpec.bridge: the host has policy active.
 func active(o *bridge.HostOptions) { o.Policy = route.Active }
 
@@ -254,9 +262,15 @@ func (r *rig) dial() *client {
 	GinkgoHelper()
 	c, err := net.Dial("tcp", r.addr)
 	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(c.Close)
+	DeferCleanup(func() { c.Close() })
 	c.SetDeadline(time.Now().Add(10 * time.Second))
 	return &client{Conn: c, reader: bufio.NewReader(c)}
+}
+
+// CloseWrite ends what is sent.
+func (c *client) CloseWrite() {
+	GinkgoHelper()
+	Expect(c.Conn.(*net.TCPConn).CloseWrite()).To(Succeed())
 }
 
 // send writes bytes as they are.
