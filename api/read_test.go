@@ -24,7 +24,7 @@ const hostJSON = `{
      "check": {"at": "2026-03-01T12:00:00Z", "tookMs": 1.5, "detail": "synced"}},
     {"name": "db-1", "address": "10.0.0.2:3306", "healthy": true, "active": false, "weight": 2, "currentSessionCount": 0,
      "check": {"at": "2026-03-01T12:00:00Z", "tookMs": 0, "detail": ""}},
-    {"name": "db-2", "address": "[fd00::3]:3306", "healthy": false, "active": false, "weight": 0, "currentSessionCount": 0,
+    {"name": "db-2", "address": "[fd00::3]:3306", "healthy": false, "active": false, "weight": 1, "currentSessionCount": 0,
      "check": {"at": null, "tookMs": 0, "detail": ""}}
   ]}`
 
