@@ -174,6 +174,9 @@ func (h *Host) StickyBy() (route.StickyBy, bool) {
 // SendProxy returns the PROXY header that backends are announced clients by.
 func (h *Host) SendProxy() ProxyVersion { return h.options.SendProxy }
 
+// DialTimeout is how long one dial to a backend may take.
+func (h *Host) DialTimeout() time.Duration { return h.options.DialTimeout }
+
 // Usable tells whether a session could be opened now, as far as the host knows.
 func (h *Host) Usable() bool { return h.admission.Load().refusal == nil }
 

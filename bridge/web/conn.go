@@ -127,6 +127,7 @@ func (c *conn) shakeHands() bool {
 // with it.
 func (c *conn) handOver(to net.Conn) {
 	c.clientBy.Store(0)
+	c.clearDesk()
 	c.server.h2.serve(c, to)
 }
 

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,7 +33,8 @@ type http2Front struct {
 	serving map[net.Conn]*served
 	streams map[*stream]struct{}
 	begun   bool
-	shutOff bool
+	// shutting: clients have been told. shutOff: there is no more serving.
+	shutting, shutOff bool
 }
 
 // served is a connection that the standard library's server has.
@@ -50,8 +54,13 @@ func newHTTP2Front(s *Server) *http2Front {
 	// TLS has been taken off already.
 	protocols.SetUnencryptedHTTP2(true)
 	f.http = &http.Server{
-		Handler: f, Protocols: protocols, IdleTimeout: s.o.Idle, MaxHeaderBytes: s.o.Limits.Head,
-		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReadFrameSize: frameMax, MaxDecoderHeaderTableSize: headerTable, SendPingTimeout: s.o.Idle},
+		Handler: f, Protocols: protocols, MaxHeaderBytes: s.o.Limits.MaxHead(),
+		// Before the preface there is no other limit than that for a head.
+		ReadHeaderTimeout: s.o.Head, IdleTimeout: s.o.Idle,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreams, MaxReadFrameSize: frameMax, MaxDecoderHeaderTableSize: headerTable,
+			SendPingTimeout: s.o.Idle, WriteByteTimeout: s.o.Body,
+		},
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, connKey{}, f.of(c))
@@ -75,7 +84,7 @@ func (f *http2Front) of(c net.Conn) *conn {
 
 // serve has a connection served, and returns when it is closed.
 func (f *http2Front) serve(c *conn, raw net.Conn) {
-	to := newFrames(raw)
+	to := newFrames(raw, f.http.MaxHeaderBytes)
 	s := &served{conn: c, ended: make(chan struct{})}
 	f.mu.Lock()
 	if f.shutOff {
@@ -134,8 +143,32 @@ func (f *http2Front) changed(c net.Conn, state http.ConnState) {
 func (f *http2Front) shut() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.begun && !f.shutOff {
+	if f.begun && !f.shutOff && !f.shutting {
+		f.shutting = true
 		go f.http.Shutdown(f.server.stopped)
+	}
+}
+
+// settle waits until the connections are closed, as they are once their streams have
+// ended and been sent. A stream is over for its host before its last bytes are: the
+// standard library's server has those. A client that does not take them is not waited
+// for longer than one of HTTP/1.1 is.
+func (f *http2Front) settle() {
+	f.mu.Lock()
+	open := slices.Collect(maps.Values(f.serving))
+	f.mu.Unlock()
+	if len(open) == 0 {
+		return
+	}
+	f.shut()
+	enough := time.NewTimer(lingerTime)
+	defer enough.Stop()
+	for _, s := range open {
+		select {
+		case <-s.ended:
+		case <-enough.C:
+			return
+		}
 	}
 }
 
@@ -205,6 +238,11 @@ type stream struct {
 // serve makes a request of HTTP/1.1 of the stream's, and takes it to a backend.
 func (s *stream) serve(o *origin) {
 	began := time.Now()
+	if s.malformed() {
+		s.server.refusals.add("malformed")
+		s.refuse(refusal{http.StatusBadRequest, "malformed"})
+		return
+	}
 	s.head = s.appendAsHTTP1(nil)
 	s.from = int64(len(s.head))
 	if bad := s.parsed.Parse(s.head, s.server.o.Limits); bad != nil {
@@ -237,6 +275,24 @@ func (s *stream) serve(o *origin) {
 	s.target.stats.answered(status, time.Since(began), s.from, s.to)
 }
 
+// malformed tells of what RFC 9113 forbids, the standard library lets pass, and cannot
+// be seen any more once the request is one of HTTP/1.1: a Host that is not :authority
+// (section 8.3.1), a Content-Length that is not the body's (section 8.1.1), and spaces
+// around a value (section 8.2.1).
+func (s *stream) malformed() bool {
+	for name, values := range s.r.Header {
+		for _, value := range values {
+			switch {
+			case name == "Host" && !strings.EqualFold(value, s.r.Host),
+				name == "Content-Length" && (len(values) > 1 || value != strconv.FormatInt(s.r.ContentLength, 10)),
+				strings.Trim(value, " \t") != value:
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // appendAsHTTP1 writes the request down as one of HTTP/1.1, to be read by the parser
 // that all requests are read by: what is not allowed there comes in by no other way.
 func (s *stream) appendAsHTTP1(dst []byte) []byte {
@@ -251,6 +307,9 @@ func (s *stream) appendAsHTTP1(dst []byte) []byte {
 		for _, value := range values {
 			dst = h1.AppendField(dst, []byte(name), []byte(value))
 		}
+	}
+	for name := range r.Trailer {
+		dst = h1.AppendField(dst, []byte("Trailer"), []byte(name))
 	}
 	switch {
 	case r.ContentLength > 0:
@@ -278,11 +337,18 @@ func (s *stream) next() (p []byte, done bool, err error) {
 	return (*s.chunk)[:n], false, err
 }
 
-func (s *stream) trailers() []h1.Field {
+// trailers are those that the client has announced: the standard library drops others.
+func (s *stream) trailers() []h1.Field { return trailersOf(s.r.Trailer) }
+
+// trailersOf are the trailers that may be passed on.
+func trailersOf(header http.Header) []h1.Field {
 	var fields []h1.Field
-	for name, values := range s.r.Trailer {
+	for name, values := range header {
+		field := h1.Field{Name: []byte(name), ID: h1.Lookup([]byte(name))}
 		for _, value := range values {
-			fields = append(fields, h1.Field{Name: []byte(name), Value: []byte(value)})
+			if field.Value = []byte(value); field.Fit() {
+				fields = append(fields, field)
+			}
 		}
 	}
 	return fields
@@ -313,8 +379,15 @@ func (s *stream) wake() {
 	})
 }
 
+// finish leaves the stream to the standard library's server, which has yet to send what
+// it kept of the answer. The client may take its time for that, but not for ever.
 func (s *stream) finish() {
-	s.use(func() { s.done = true })
+	s.use(func() {
+		if s.r.Context().Err() == nil {
+			s.control.SetWriteDeadline(time.Now().Add(s.server.o.Body))
+		}
+		s.done = true
+	})
 	if s.chunk != nil {
 		buffers.Put(s.chunk)
 		s.chunk = nil

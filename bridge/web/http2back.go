@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/textproto"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,14 +22,27 @@ import (
 // transport, which keeps the connections.
 type http2Back struct{ transport *http.Transport }
 
-func newHTTP2Back(b *bridge.Bridge) *http2Back {
+// newHTTP2Back takes answers' heads of up to longest bytes.
+func newHTTP2Back(b *bridge.Bridge, longest int) *http2Back {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
 	return &http2Back{transport: &http.Transport{
-		Protocols: protocols, DisableCompression: true, IdleConnTimeout: DefaultPoolIdle,
-		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) { return b.Dial(ctx, address) },
+		Protocols: protocols, DisableCompression: true, IdleConnTimeout: DefaultPoolIdle, MaxResponseHeaderBytes: int64(longest),
+		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
+			within, _ := ctx.Value(dialTimeoutKey{}).(time.Duration)
+			ctx, cancel := context.WithTimeoutCause(ctx, within, bridge.ErrDialTimeout)
+			defer cancel()
+			conn, err := b.Dial(ctx, address)
+			if err != nil && ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			return conn, err
+		},
 	}}
 }
+
+// dialTimeoutKey has the dial timeout of the host that a request is for.
+type dialTimeoutKey struct{}
 
 func (b *http2Back) close() { b.transport.CloseIdleConnections() }
 
@@ -51,19 +66,35 @@ func (x *exchange) onceH2() (o outcome) {
 		return outcome{err: err}
 	}
 	defer x.let()
+	ctx = context.WithValue(ctx, dialTimeoutKey{}, x.host.DialTimeout())
 	var reached atomic.Bool
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { reached.Store(true) }})
+	var informed interim
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn:        func(httptrace.GotConnInfo) { reached.Store(true) },
+		Got1xxResponse: informed.add,
+	})
 	r, body := x.asHTTP2(ctx)
+	if body != nil && x.req.parsed.Continue {
+		// The transport asks for the body at once.
+		x.req.parsed.Continue = false
+		if err := x.informHTTP2([]h1.Response{{Status: http.StatusContinue}}); err != nil {
+			return outcome{err: errClientLeft}
+		}
+	}
+	x.uploading = body != nil
 	x.backendBy.Store(x.server.after(x.target.options.HeadTimeout))
 	res, err := x.server.o.Upstream.h2.transport.RoundTrip(r)
 	if err == nil {
 		o.status = res.StatusCode
 		x.backendBy.Store(x.server.after(x.target.options.Silence))
-		err = x.passHTTP2(res)
+		if err = x.informHTTP2(informed.take()); err == nil {
+			err = x.passHTTP2(res)
+		}
 		res.Body.Close()
 	}
 	cancel()
-	x.endHTTP2Body(body)
+	body.end()
+	x.uploading = false
 	o.reached = reached.Load()
 	switch {
 	case err == nil:
@@ -80,17 +111,47 @@ func (x *exchange) onceH2() (o outcome) {
 	return o
 }
 
+// interim are answers before the one that counts. They are passed on with that: what
+// the transport tells of them comes from the goroutine that reads for all streams of a
+// backend's connection, and no client may keep that waiting.
+type interim struct {
+	mu      sync.Mutex
+	answers []h1.Response
+}
+
+func (i *interim) add(status int, header textproto.MIMEHeader) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if len(i.answers) == maxInformed {
+		return errAnswer
+	}
+	i.answers = append(i.answers, h1.Response{Status: status, Minor: 1, Fields: fieldsOf(nil, http.Header(header))})
+	return nil
+}
+
+func (i *interim) take() []h1.Response {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.answers
+}
+
+func (x *exchange) informHTTP2(answers []h1.Response) error {
+	for i := range answers {
+		answers[i].Reason = []byte(http.StatusText(answers[i].Status))
+		if err := x.client.inform(&answers[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // asHTTP2 is the request as the transport takes it.
 func (x *exchange) asHTTP2(ctx context.Context) (*http.Request, *body) {
 	from := x.req.parsed
-	target := "http://" + x.claim.Address() + string(from.Path)
-	r, err := http.NewRequestWithContext(ctx, string(from.Method), target, nil)
-	if err != nil {
-		// A path that net/url cannot read is passed on as it is.
-		r, _ = http.NewRequestWithContext(ctx, string(from.Method), "http://"+x.claim.Address()+"/", nil)
-		r.URL.Opaque = string(from.Path)
-	}
-	r.Host = string(from.Authority)
+	r := (&http.Request{Method: string(from.Method), Host: string(from.Authority), Header: http.Header{}}).WithContext(ctx)
+	// The transport takes scheme and host off what is opaque, and leaves the rest as it
+	// is.
+	r.URL = &url.URL{Scheme: "http", Host: x.claim.Address(), Opaque: "//" + r.Host + string(from.Path)}
 	// The head for HTTP/1.1 has all that is to be said.
 	for line := range strings.SplitSeq(string(x.req.head), h1.CRLF) {
 		name, value, ok := strings.Cut(line, ": ")
@@ -100,11 +161,13 @@ func (x *exchange) asHTTP2(ctx context.Context) (*http.Request, *body) {
 		if !ok || strings.HasPrefix(line, string(from.Method)+" ") {
 			continue
 		}
-		switch h1.Lookup([]byte(name)) {
-		case h1.Host, h1.ContentLength, h1.TransferEncoding, h1.Connection, h1.Upgrade, h1.Expect:
-			continue
+		switch id := h1.Lookup([]byte(name)); {
+		case id == h1.Trailer && x.req.body:
+			r.Trailer = announce(r.Trailer, value)
+		case id == h1.Trailer, id == h1.Host, id == h1.Expect, id.Hop():
+		default:
+			r.Header.Add(name, value)
 		}
-		r.Header.Add(name, value)
 	}
 	if r.Header.Get("User-Agent") == "" {
 		r.Header["User-Agent"] = nil
@@ -113,7 +176,7 @@ func (x *exchange) asHTTP2(ctx context.Context) (*http.Request, *body) {
 	var b *body
 	switch {
 	case x.req.body:
-		b = &body{x: x, closed: make(chan struct{})}
+		b = &body{x: x, trailer: r.Trailer}
 		r.Body, r.ContentLength = b, -1
 		if from.Framing == h1.Length {
 			r.ContentLength = from.Length
@@ -128,22 +191,23 @@ func (x *exchange) asHTTP2(ctx context.Context) (*http.Request, *body) {
 // passHTTP2 passes an answer on.
 func (x *exchange) passHTTP2(from *http.Response) error {
 	x.res = h1.Response{Status: from.StatusCode, Minor: 1, Framing: h1.Chunked, KeepAlive: true, Fields: x.res.Fields[:0]}
-	for name, values := range from.Header {
-		field := h1.Field{Name: []byte(name), ID: h1.Lookup([]byte(name))}
-		field.Hop = field.ID == h1.ContentLength || field.ID == h1.Connection || field.ID == h1.TransferEncoding
-		for _, value := range values {
-			field.Value = []byte(value)
-			x.res.Fields = append(x.res.Fields, field)
-		}
-	}
-	if from.ContentLength >= 0 {
+	x.res.Reason = []byte(http.StatusText(from.StatusCode))
+	x.res.Fields = fieldsOf(x.res.Fields, from.Header)
+	bodiless := from.StatusCode == http.StatusNoContent || from.StatusCode == http.StatusNotModified
+	if _, said := from.Header["Content-Length"]; from.ContentLength >= 0 && (said || !bodiless) && from.StatusCode != http.StatusNoContent {
 		x.res.Length, x.res.HasLength, x.res.Framing = from.ContentLength, true, h1.Length
 	}
-	if x.req.toHEAD || from.StatusCode == http.StatusNoContent || from.StatusCode == http.StatusNotModified {
+	if x.req.toHEAD || bodiless {
 		x.res.Framing = h1.None
 	}
 	if err := x.client.begin(&x.res); err != nil {
 		return err
+	}
+	if from.ContentLength != 0 {
+		// What comes behind the head may take its time.
+		if err := x.client.flush(); err != nil {
+			return err
+		}
 	}
 	buffer := x.Lend()
 	defer x.returnBuffer()
@@ -156,7 +220,7 @@ func (x *exchange) passHTTP2(from *http.Response) error {
 			}
 		}
 		if err == io.EOF {
-			return x.client.end(fieldsOf(from.Trailer))
+			return x.client.end(trailersOf(from.Trailer))
 		}
 		if err != nil {
 			return err
@@ -169,27 +233,52 @@ func (x *exchange) passHTTP2(from *http.Response) error {
 	}
 }
 
-func fieldsOf(header http.Header) []h1.Field {
-	var fields []h1.Field
+// fieldsOf appends the fields of an answer.
+func fieldsOf(fields []h1.Field, header http.Header) []h1.Field {
 	for name, values := range header {
+		id := h1.Lookup([]byte(name))
+		field := h1.Field{Name: []byte(name), ID: id, Hop: id.Hop()}
 		for _, value := range values {
-			fields = append(fields, h1.Field{Name: []byte(name), Value: []byte(value)})
+			field.Value = []byte(value)
+			fields = append(fields, field)
 		}
 	}
 	return fields
 }
 
+// announce adds the names of a Trailer field to a request's trailers, which are sent
+// only if they were announced.
+func announce(trailer http.Header, names string) http.Header {
+	if trailer == nil {
+		trailer = http.Header{}
+	}
+	for name := range strings.SplitSeq(names, ",") {
+		name = strings.TrimSpace(name)
+		if field := (h1.Field{Name: []byte(name), ID: h1.Lookup([]byte(name))}); name != "" && field.Fit() {
+			trailer[http.CanonicalHeaderKey(name)] = nil
+		}
+	}
+	return trailer
+}
+
 // body is a request's body as the transport reads it, from a goroutine of its own.
 type body struct {
-	x      *exchange
-	rest   []byte
-	done   bool
-	once   sync.Once
-	closed chan struct{}
+	x       *exchange
+	trailer http.Header // those that were announced
+
+	mu   sync.Mutex // held while it is read
+	over bool       // the exchange has ended, and its client is on to something else
+	rest []byte
+	done bool
 }
 
 // Read takes what the client has sent.
 func (b *body) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.over {
+		return 0, io.ErrClosedPipe
+	}
 	for len(b.rest) == 0 {
 		if b.done {
 			return 0, io.EOF
@@ -202,6 +291,9 @@ func (b *body) Read(p []byte) (int, error) {
 			b.x.uploadErr = err
 			return 0, err
 		}
+		if done {
+			b.takeTrailers()
+		}
 		b.x.backendBy.Store(b.x.server.after(b.x.target.options.HeadTimeout))
 	}
 	n := copy(p, b.rest)
@@ -209,24 +301,30 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Close is called by the transport when it reads no more.
-func (b *body) Close() error {
-	b.once.Do(func() { close(b.closed) })
-	return nil
+func (b *body) takeTrailers() {
+	for _, field := range b.x.client.trailers() {
+		name := http.CanonicalHeaderKey(string(field.Name))
+		if values, announced := b.trailer[name]; announced {
+			b.trailer[name] = append(values, string(field.Value))
+		}
+	}
 }
 
-// endHTTP2Body returns when the transport has left the body alone.
-func (x *exchange) endHTTP2Body(b *body) {
+// Close is called by the transport when it wants no more, which it may do while it
+// reads: that is ended by end.
+func (b *body) Close() error { return nil }
+
+// end returns when nobody reads any more, nor will. There may be no body.
+func (b *body) end() {
 	if b == nil {
 		return
 	}
-	select {
-	case <-b.closed:
-		return
-	default:
+	if !b.mu.TryLock() {
+		b.x.client.stopBody()
+		// What was not read yet is lost.
+		b.x.sent.Store(true)
+		b.mu.Lock()
 	}
-	if !x.whole.Load() {
-		x.client.stopBody()
-	}
-	<-b.closed
+	defer b.mu.Unlock()
+	b.over = true
 }

@@ -20,14 +20,15 @@ import (
 //     Here only the last one is passed on.
 type frames struct {
 	net.Conn
-	from    *bufio.Reader
-	preface int    // bytes of it that are still to come
-	ready   []byte // of a frame that was read whole
-	whole   []byte // holds it
-	passing int    // bytes of a frame that are passed on as they come
-	fields  *hpack.Decoder
-	failure error // what the fields are to be refused for
-	lost    bool  // the fields cannot be read, as the server will notice
+	from     *bufio.Reader
+	preface  int    // bytes of it that are still to come
+	ready    []byte // of a frame that was read whole
+	whole    []byte // holds it
+	passing  int    // bytes of a frame that are passed on as they come
+	fields   *hpack.Decoder
+	settings int   // frames of them that have come
+	failure  error // what the fields are to be refused for
+	lost     bool  // the fields cannot be read, as the server will notice
 }
 
 // RFC 9113, sections 4.1 and 6.
@@ -44,11 +45,19 @@ const (
 	headerTable       = 4096 // bytes, as the standard library's server announces
 )
 
+// mostSettingsFrames are more than any client has a use for. Each is answered, so that a
+// flood of them is work for nothing, which the library would go on doing.
+const mostSettingsFrames = 1000
+
+var errSettings = errors.New("a client of HTTP/2 sends nothing but settings")
+
 var errConnectionField = errors.New("a request of HTTP/2 has a field that belongs to a connection")
 
-func newFrames(c net.Conn) *frames {
+// newFrames reads from c. longest bounds a name and a value, as the server does.
+func newFrames(c net.Conn, longest int) *frames {
 	f := &frames{Conn: c, from: bufio.NewReaderSize(c, frameHeader+frameMax), preface: prefaceLength}
 	f.fields = hpack.NewDecoder(headerTable, f.look)
+	f.fields.SetMaxStringLength(longest)
 	return f
 }
 
@@ -98,10 +107,18 @@ func (f *frames) next() error {
 		return err
 	}
 	if kind == frameSettings {
+		if f.settings++; f.settings > mostSettingsFrames {
+			f.ready = nil
+			return errSettings
+		}
 		f.ready = lastSettings(f.ready)
 		return nil
 	}
-	return f.inspect(kind, flags, f.ready[frameHeader:])
+	if err := f.inspect(kind, flags, f.ready[frameHeader:]); err != nil {
+		f.ready = nil
+		return err
+	}
+	return nil
 }
 
 // inspect reads the fields in a frame.
@@ -160,11 +177,14 @@ func (f *frames) look(field hpack.HeaderField) {
 	}
 }
 
+// mostSettings is how many a frame may have: the standard library refuses more.
+const mostSettings = 100
+
 // lastSettings takes out of a SETTINGS frame what a later setting of it replaces.
 func lastSettings(frame []byte) []byte {
 	const size = 6
 	payload := frame[frameHeader:]
-	if len(payload)%size != 0 {
+	if len(payload)%size != 0 || len(payload) > mostSettings*size {
 		return frame
 	}
 	kept := frame[:frameHeader]

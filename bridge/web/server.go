@@ -167,6 +167,7 @@ func (s *Server) Shut() {
 // [bridge.Front].
 func (s *Server) Finish() {
 	s.stopping.Store(true)
+	s.h2.settle()
 	s.stop()
 	s.mu.Lock()
 	s.closed = true

@@ -97,7 +97,11 @@ type target struct {
 // NewUpstream returns an upstream without a connection.
 func NewUpstream(o UpstreamOptions) *Upstream {
 	u := &Upstream{o: o, start: time.Now(), pools: map[string]*pool{}}
-	u.h2 = newHTTP2Back(o.Bridge)
+	longest := h1.Limits{}.MaxHead()
+	for _, h := range o.Hosts {
+		longest = max(longest, h.Limits.MaxHead())
+	}
+	u.h2 = newHTTP2Back(o.Bridge, longest)
 	return u
 }
 

@@ -213,6 +213,9 @@ func (c *Chunks) collect(buf []byte) int {
 	return n
 }
 
+// Fit tells whether f may be passed on as a trailer (RFC 9110, section 6.5.1).
+func (f Field) Fit() bool { return !unfit(f) }
+
 // unfit tells whether whoever comes next must not merge a trailer into the message: if it
 // frames, routes, authenticates, modifies the request, controls the response or
 // describes the content (RFC 9110, section 6.5.1), or is what the router itself may say

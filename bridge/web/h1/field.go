@@ -127,6 +127,9 @@ var hop = [ids]bool{
 	ProxyAuthenticate: true, ProxyAuthorization: true, TE: true, Upgrade: true, HTTP2Settings: true,
 }
 
+// Hop tells whether a field of that name is never forwarded.
+func (id ID) Hop() bool { return hop[id] }
+
 // slots finds an ID by a hash of its name: the first slot from the hash on that has the
 // name or nothing.
 var slots = index()

@@ -10,6 +10,9 @@ type Limits struct {
 // maxMethod is the longest method, in bytes. The longest registered one has 17.
 const maxMethod = 32
 
+// MaxHead is Head, or its default.
+func (l Limits) MaxHead() int { return l.head() }
+
 func (l Limits) head() int   { return or(l.Head, 32<<10) }
 func (l Limits) target() int { return or(l.Target, 8<<10) }
 func (l Limits) fields() int { return or(l.Fields, 100) }
