@@ -103,11 +103,28 @@ type exchange struct {
 	// gone is closed when the client has left.
 	gone chan struct{}
 
+	// broke: the backend has broken its answer off.
+	broke bool
+
 	mu      sync.Mutex
+	stage   stage
 	over    error // why nothing is to go on; nil: it may
 	left    bool  // the client has
+	moved   bool  // the term has ended before the backend was reached
 	backend aborter
 }
+
+// stage is how far an exchange has come, as to what severing it means.
+type stage uint8
+
+const (
+	// idle: there is no request, or its answer is complete.
+	idle stage = iota
+	// waiting: no backend has been reached; another may be.
+	waiting
+	// reached: a backend has the request, or a part of it.
+	reached
+)
 
 // aborter is a backend's side of a request.
 type aborter interface {
@@ -164,40 +181,61 @@ func (x *exchange) expireAt(now int64) {
 	case past(&x.backendBy), past(&x.totalBy):
 		if x.expired.CompareAndSwap(notExpired, backendExpired) {
 			x.mu.Lock()
-			b := x.backend
-			x.mu.Unlock()
-			if b != nil {
-				b.SetDeadline(longAgo)
+			defer x.mu.Unlock()
+			if x.backend != nil {
+				x.backend.SetDeadline(longAgo)
 			}
 		}
 	}
 }
 
-// Sever ends the exchange on both sides, now.
+// Sever is what the end of the request's term does: it ends the exchange on both
+// sides, now. If no backend has been reached, the request goes to the next term, or is
+// refused by it; if the answer is complete, there is nothing to end.
+//
+// Here and elsewhere the lock is held while the backend is aborted, so that it cannot
+// be somebody else's by then.
 func (x *exchange) Sever(cause error) {
 	x.mu.Lock()
+	defer x.mu.Unlock()
+	switch {
+	case x.stage == idle:
+	case x.stage == waiting && bridge.ReasonFor(cause) != bridge.Killed:
+		x.moved = true
+	default:
+		x.breakOff(cause)
+	}
+}
+
+// terminate ends the exchange and its client's connection, whatever they are at.
+func (x *exchange) terminate(cause error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.breakOff(cause)
+}
+
+// breakOff is called with the lock held.
+func (x *exchange) breakOff(cause error) {
 	if x.over == nil {
 		x.over = cause
 	}
-	b := x.backend
-	x.mu.Unlock()
 	x.client.abort()
-	if b != nil {
-		b.Abort()
+	if x.backend != nil {
+		x.backend.Abort()
 	}
 }
 
 // clientLeft ends the backend's side of a request that nobody waits for any more.
 func (x *exchange) clientLeft() {
 	x.mu.Lock()
-	b, before := x.backend, x.left
-	x.left = true
-	x.mu.Unlock()
-	if !before {
-		close(x.gone)
+	defer x.mu.Unlock()
+	if x.left {
+		return
 	}
-	if b != nil {
-		b.Abort()
+	x.left = true
+	close(x.gone)
+	if x.backend != nil {
+		x.backend.Abort()
 	}
 }
 
@@ -211,14 +249,19 @@ func (x *exchange) reach(b aborter) error {
 		return x.over
 	case x.left:
 		return errClientLeft
+	case x.moved:
+		return errMoved
 	case x.expired.Load() != notExpired:
 		return os.ErrDeadlineExceeded
 	}
-	x.backend = b
+	x.backend, x.stage = b, reached
 	return nil
 }
 
-var errClientLeft = errors.New("the client has left")
+var (
+	errClientLeft = errors.New("the client has left")
+	errMoved      = errors.New("the backend's term has ended")
+)
 
 // ended returns why the exchange must not go on, nil if it may.
 func (x *exchange) ended() error {
@@ -230,11 +273,21 @@ func (x *exchange) ended() error {
 	return x.over
 }
 
-// let forgets the backend: it is about to be used by somebody else, or closed.
-func (x *exchange) let() {
+// let forgets the backend, which is about to be used by somebody else, or closed.
+func (x *exchange) let(next stage) {
 	x.mu.Lock()
-	x.backend = nil
-	x.mu.Unlock()
+	defer x.mu.Unlock()
+	x.backend, x.stage = nil, next
+}
+
+// overtaken tells whether the term has ended before the backend was reached, and
+// makes that forgotten.
+func (x *exchange) overtaken() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	moved := x.moved
+	x.moved, x.stage = false, waiting
+	return moved
 }
 
 // run takes the request to a backend and the answer back, and returns the answer's
@@ -257,21 +310,27 @@ func (x *exchange) run(began time.Time) (status int) {
 	return status
 }
 
-// attempts tries backends until one has answered or no more may be tried.
+// attempts tries backends until one has answered or no more may be tried. A term that
+// ends before its backend is reached costs no attempt.
 func (x *exchange) attempts(began time.Time) (status int) {
-	for attempt := 0; ; attempt++ {
+	x.overtaken()
+	for attempt := 0; ; {
 		if err := x.claimBackend(began); err != nil {
 			return x.refuseFor(err)
 		}
 		o := x.once(attempt > 0)
-		if o.status != 0 || o.err == nil {
+		if o.status != 0 {
 			return o.status
 		}
-		if !x.again(attempt, o) && !x.held(began, o) {
+		x.claim.Retry()
+		switch {
+		case x.overtaken() && !o.reached:
+			continue
+		case !x.again(attempt, o) && !x.held(began, o):
 			return x.refuseFor(o.err)
 		}
+		attempt++
 		x.target.stats.retries.Add(1)
-		x.claim.Retry()
 	}
 }
 
@@ -378,7 +437,7 @@ func (x *exchange) announced(up *upstream) ([]byte, error) {
 
 // broken is the end of an attempt whose connection failed before there was an answer.
 func (x *exchange) broken(up *upstream, o outcome, err error) outcome {
-	x.let()
+	x.let(waiting)
 	up.conn.Reset()
 	x.endUpload(up)
 	switch why := x.ended(); {
@@ -417,15 +476,17 @@ func (x *exchange) answer(up *upstream, o outcome) outcome {
 	o.status = x.res.Status
 	x.backendBy.Store(x.server.after(x.target.options.Silence))
 	x.clientBy.Store(x.server.after(x.server.o.Body))
+	x.broke = false
 	err := x.client.begin(&x.res)
 	if err == nil {
 		err = x.passBody(up)
 	}
-	x.let()
+	x.let(idle)
 	if err != nil {
 		// The client must see that this is not the whole answer.
 		x.client.abort()
 		up.conn.Reset()
+		x.unfinished(err)
 		return o
 	}
 	if !x.endUpload(up) || !x.res.KeepAlive || len(x.unread) > 0 || x.expired.Load() != notExpired || x.ended() != nil {
@@ -434,6 +495,26 @@ func (x *exchange) answer(up *upstream, o outcome) outcome {
 	}
 	x.server.o.Upstream.keep(up, &x.target.options)
 	return o
+}
+
+// unfinished counts an answer that was broken off, and suspects the backend if it was
+// the backend that did.
+func (x *exchange) unfinished(err error) {
+	switch why := x.ended(); {
+	case errors.Is(why, errClientLeft):
+		x.target.stats.refusals.add(string(bridge.ClientGone))
+	case why != nil:
+		x.target.stats.refusals.add(string(bridge.ReasonFor(why)))
+	case x.expired.Load() == clientExpired:
+		x.target.stats.refusals.add("client_timeout")
+	case x.expired.Load() == backendExpired:
+		x.target.stats.refusals.add("backend_timeout")
+	case x.broke:
+		x.target.stats.refusals.add("answer_broken")
+		x.claim.Suspect(err)
+	default:
+		x.target.stats.refusals.add(string(bridge.ClientGone))
+	}
 }
 
 // maxInformed is how many interim answers are passed on.
@@ -569,6 +650,7 @@ func (x *exchange) passChunks(up *upstream) error {
 		for len(x.unread) > 0 {
 			data, n, done, bad := x.chunks.Next(x.unread)
 			if bad != nil {
+				x.broke = true
 				return bad
 			}
 			x.unread = x.unread[n:]
@@ -616,9 +698,10 @@ func (x *exchange) moreBody(up *upstream) error {
 	x.unread = nil
 	n, err := up.conn.ReadLent(x)
 	if err == io.EOF {
-		return io.ErrUnexpectedEOF
+		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {
+		x.broke = true
 		return err
 	}
 	x.unread = (*x.buffer)[:n]
@@ -717,7 +800,7 @@ func (x *exchange) upgrade(up *upstream, o outcome) outcome {
 		return x.broken(up, o, errAnswer)
 	}
 	o.status = x.res.Status
-	x.let()
+	x.let(idle)
 	if err := x.client.upgrade(up, &x.res, x.unread); err != nil {
 		up.conn.Reset()
 		x.client.abort()

@@ -67,9 +67,9 @@ type script struct {
 	seen bytes.Buffer
 }
 
-// startScript serves connections until the spec ends. answer may be cut short by the
+// startAnswering serves connections until the spec ends. answer may be cut short by the
 // end of the connection: close says whether it is closed behind it.
-func startScript(answer string, close bool) *script {
+func startAnswering(answer string, close bool) *script {
 	GinkgoHelper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	Expect(err).NotTo(HaveOccurred())

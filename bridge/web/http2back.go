@@ -65,7 +65,13 @@ func (x *exchange) onceH2() (o outcome) {
 	if err := x.reach(cancellation(cancel)); err != nil {
 		return outcome{err: err}
 	}
-	defer x.let()
+	defer func() {
+		if o.status != 0 {
+			x.let(idle)
+		} else {
+			x.let(waiting)
+		}
+	}()
 	ctx = context.WithValue(ctx, dialTimeoutKey{}, x.host.DialTimeout())
 	var reached atomic.Bool
 	var informed interim
@@ -82,6 +88,7 @@ func (x *exchange) onceH2() (o outcome) {
 		}
 	}
 	x.uploading = body != nil
+	x.broke = false
 	x.backendBy.Store(x.server.after(x.target.options.HeadTimeout))
 	res, err := x.server.o.Upstream.h2.transport.RoundTrip(r)
 	if err == nil {
@@ -100,6 +107,7 @@ func (x *exchange) onceH2() (o outcome) {
 	case err == nil:
 	case o.status != 0:
 		x.client.abort()
+		x.unfinished(err)
 	default:
 		o.err = err
 		if why := x.ended(); why != nil {
@@ -223,6 +231,7 @@ func (x *exchange) passHTTP2(from *http.Response) error {
 			return x.client.end(trailersOf(from.Trailer))
 		}
 		if err != nil {
+			x.broke = true
 			return err
 		}
 		if err := x.client.flush(); err != nil {

@@ -172,7 +172,7 @@ func (s *Server) Finish() {
 	s.mu.Lock()
 	s.closed = true
 	for c := s.first; c != nil; c = c.older {
-		c.Sever(errShutdown)
+		c.terminate(errShutdown)
 	}
 	s.mu.Unlock()
 	s.h2.finish()
@@ -230,7 +230,7 @@ func (s *Server) serve(c *conn) {
 		if p := recover(); p != nil {
 			s.refusals.add("internal")
 			s.log.Error("serving a client panicked", "listener", c.in.Listener(), "client", c.remote, "panic", p, "stack", string(debug.Stack()))
-			c.Sever(fmt.Errorf("panicked: %v", p))
+			c.terminate(fmt.Errorf("panicked: %v", p))
 		}
 		c.close()
 	}()
