@@ -2,6 +2,7 @@ package web_test
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -63,6 +64,7 @@ type rigOptions struct {
 	server   func(*web.Options)
 	listener func(*bridge.ListenerOptions)
 	bridge   func(*bridge.Options)
+	dial     func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // startRig runs a bridge, its upstream, an HTTP server and a listener until the spec
@@ -73,7 +75,7 @@ func startRig(o rigOptions) *rig {
 		clusters: map[string]*feed.Feed[bridge.Cluster]{}, actives: map[string]*feed.Feed[bridge.Active]{},
 		signals: make(chan os.Signal, 2), ended: make(chan error, 1),
 	}
-	engine := relay.NewPortable(relay.Options{})
+	engine := relay.NewPortable(relay.Options{Dial: o.dial})
 	DeferCleanup(engine.Close)
 	bo := bridge.Options{Engine: engine, Traffic: bridge.Traffic{Enabled: true}, Hints: r.hint, Records: r.record}
 	uo := web.UpstreamOptions{Hosts: map[string]web.HostOptions{}}
