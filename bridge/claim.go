@@ -121,7 +121,7 @@ func (c *Claim) Dial() (relay.Conn, error) { return c.host.dial(c.term) }
 // the monitor is told to look, and others are chosen for a moment. An error that
 // is no fault of the backend's is ignored.
 func (c *Claim) Suspect(err error) {
-	if short(err) || c.term.ctx.Err() != nil {
+	if Shortage(err) || c.term.ctx.Err() != nil {
 		return
 	}
 	c.term.rest(c.host)

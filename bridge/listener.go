@@ -131,7 +131,7 @@ func (l *Listener) acceptLoop(ctx context.Context, inner relay.Listener) error {
 		case ctx.Err() != nil:
 			return nil
 		case passing(err):
-		case short(err):
+		case Shortage(err):
 			backoff = min(max(2*backoff, minBackoff), maxBackoff)
 			if skipped, ok := l.errors.allow(l.clock.Now()); ok {
 				l.log.Error("cannot accept", "listener", l.options.Name, "cause", err, "retry", backoff, "skipped", skipped)
@@ -181,8 +181,9 @@ func passing(err error) bool {
 	return errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.EINTR) || errors.Is(err, syscall.EPROTO)
 }
 
-// short errors are this machine's, and may pass.
-func short(err error) bool {
+// Shortage tells whether an error is this machine's own want of descriptors, ports or
+// memory, which says nothing about the peer and may pass.
+func Shortage(err error) bool {
 	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EAGAIN, syscall.EADDRNOTAVAIL} {
 		if errors.Is(err, errno) {
 			return true

@@ -266,7 +266,7 @@ func (h *Host) dialOne(ctx context.Context, address string, share int) (relay.Co
 // suspect gives the monitor a hint about a backend that could not be dialed, unless
 // the fault is ours.
 func (h *Host) suspect(t *term, err error) {
-	if short(err) {
+	if Shortage(err) {
 		return
 	}
 	t.rest(h)

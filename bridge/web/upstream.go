@@ -175,6 +175,18 @@ func (u *Upstream) prune() {
 	}
 }
 
+// shed closes all idle connections, which are worth less than the one that there was
+// no descriptor for, and tells whether there were any.
+func (u *Upstream) shed() bool {
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	n := 0
+	for _, p := range u.pools {
+		n += p.empty()
+	}
+	return n > 0
+}
+
 func (u *Upstream) close() {
 	u.mu.Lock()
 	u.closed = true
@@ -203,6 +215,9 @@ func (u *Upstream) connect(claim *bridge.Claim, proxied, fresh bool) (*upstream,
 		}
 	}
 	conn, err := claim.Dial()
+	if bridge.Shortage(err) && u.shed() {
+		conn, err = claim.Dial()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -288,10 +303,19 @@ func (p *pool) len() int {
 
 func (p *pool) close() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.closed = true
+	p.mu.Unlock()
+	p.empty()
+}
+
+// empty closes all connections and returns how many there were.
+func (p *pool) empty() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(p.idle)
 	for _, up := range p.idle {
 		up.conn.Close()
 	}
 	p.idle = nil
+	return n
 }
