@@ -523,6 +523,14 @@ func (c *conn) shut() {
 	}
 }
 
+// finish ends the connection, which has no request in flight any more. It is not reset:
+// that would take back what the client was answered and has not read yet. The server's
+// lock is held.
+func (c *conn) finish() {
+	c.raw.SetReadDeadline(longAgo)
+	c.raw.SetWriteDeadline(time.Now().Add(lingerTime))
+}
+
 // stopped tells whether the server has ended everything.
 func (c *conn) stopped() bool { return c.server.stopped.Err() != nil }
 

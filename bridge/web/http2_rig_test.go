@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -238,12 +237,4 @@ func floodUnread(r *rig, flood func(*framer) error) {
 	Expect(heap() - before).To(BeNumerically("<", 32<<20))
 	status, _ := r.get("a.test", "/")
 	Expect(status).To(Equal(200))
-}
-
-// heap is how many bytes are in use.
-func heap() int64 {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
 }

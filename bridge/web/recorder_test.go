@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -62,7 +63,12 @@ func startRecorder(play func(n int, c *recorded)) *recorder {
 		for _, c := range r.all() {
 			c.Close()
 		}
-		running.Wait()
+		stopped := make(chan struct{})
+		go func() {
+			defer close(stopped)
+			running.Wait()
+		}()
+		Eventually(stopped, 5*time.Second).Should(BeClosed())
 	})
 	return r
 }

@@ -110,10 +110,12 @@ func (c *conn) refuse(r refusal) int {
 		out = append(out, body...)
 	}
 	c.d.out = out[:0]
+	c.clientBy.Store(c.server.after(c.server.o.Body))
 	if c.send(out) != nil {
 		c.keep = false
 		c.abort()
 	}
+	c.clientBy.Store(0)
 	return r.status
 }
 

@@ -164,7 +164,7 @@ func (s *Server) Shut() {
 }
 
 // Finish ends all connections and returns when nothing of the server is left; see
-// [bridge.Front].
+// [bridge.Front]. The hosts have severed what was in flight before.
 func (s *Server) Finish() {
 	s.stopping.Store(true)
 	s.h2.settle()
@@ -172,7 +172,7 @@ func (s *Server) Finish() {
 	s.mu.Lock()
 	s.closed = true
 	for c := s.first; c != nil; c = c.older {
-		c.terminate(errShutdown)
+		c.finish()
 	}
 	s.mu.Unlock()
 	s.h2.finish()
@@ -239,8 +239,6 @@ func (s *Server) serve(c *conn) {
 
 // lookup finds the host for a name off the wire.
 func (s *Server) lookup(key []byte) *bridge.Host { return s.o.Bridge.Lookup(key) }
-
-var errShutdown = errors.New("the router is stopping")
 
 // proto is the scheme that clients of this server use.
 func (s *Server) proto() string {

@@ -140,7 +140,7 @@ var _ = Describe("Upgrades", func() {
 			DeferCleanup(transport.CloseIdleConnections)
 			socket, _, err := websocket.Dial(ctx, "ws://"+r.addr+"/", &websocket.DialOptions{Host: "a.test", HTTPClient: &http.Client{Transport: transport}})
 			Expect(err).NotTo(HaveOccurred())
-			DeferCleanup(socket.CloseNow)
+			DeferCleanup(func() { socket.CloseNow() })
 			socket.SetReadLimit(1 << 20)
 			return socket
 		}

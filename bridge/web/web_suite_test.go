@@ -275,6 +275,13 @@ func (c *client) CloseWrite() {
 	Expect(c.Conn.(*net.TCPConn).CloseWrite()).To(Succeed())
 }
 
+// reset ends the connection with RST.
+func (c *client) reset() {
+	GinkgoHelper()
+	Expect(c.Conn.(*net.TCPConn).SetLinger(0)).To(Succeed())
+	Expect(c.Close()).To(Succeed())
+}
+
 // send writes bytes as they are.
 func (c *client) send(raw string) {
 	GinkgoHelper()
