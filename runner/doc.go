@@ -22,9 +22,9 @@
 // connections end with the bridge, so they stand below it.
 //
 // New opens nothing but the state directory and certificates, Run opens the rest.
-// Nothing is global:
-// two routers in one program do not know of each other. No flags are read, no
-// signals are caught, the process is never exited: that is the program's.
+// Nothing is global: two routers in one program do not know of each other. No flags
+// are read, no signals are caught, the process is never exited: that is the
+// program's.
 //
 // A program that embeds a router links what it names. The checks http, tcp and
 // exec are always there; one that needs a driver comes in through Config.Checks.

@@ -8,12 +8,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"switchboard/bridge/route"
 	"switchboard/monitor/check"
 	"switchboard/runner"
 	"switchboard/runner/process"
@@ -23,16 +25,37 @@ import (
 // system hands out, so nobody gets a dead backend's by chance.
 const (
 	devClients  = 7000
+	devWeb      = 8080
 	devAPI      = 9090
 	devBackends = 7001 // and the next ones
 	devHealth   = 7011 // and the next ones
+	devApps     = 7021 // and the next ones
 )
 
-// devHost is the host of a dev cluster, devListener its listener.
+// devHost is the database of a dev cluster. devListener is its listener, and
+// devWebListener that of the web apps.
 const (
-	devHost     = "db.demo"
-	devListener = "demo"
+	devHost        = "db.demo"
+	devListener    = "demo"
+	devWebListener = "web"
 )
+
+// devApp is a web app of a dev cluster: a host with several instances. Browsers take
+// what is under .localhost to this machine (RFC 6761, section 6.3).
+type devApp struct {
+	// host is the name in the configuration, asked one that stands for it.
+	name, host, asked string
+	// cookie is what visitors are known by, "" if each request may go anywhere.
+	cookie    string
+	instances []*devBackend
+}
+
+func newDevApps() []*devApp {
+	return []*devApp{
+		{name: "shop", host: "shop.localhost", asked: "shop.localhost"},
+		{name: "pets", host: "*.pets.localhost", asked: "cats.pets.localhost", cookie: "visitor"},
+	}
+}
 
 // A backend that was killed comes back after devRestart/2 to devRestart: late
 // enough to see what happens without it.
@@ -41,21 +64,22 @@ const devRestart = 4 * time.Second
 func (p *program) dev() *cobra.Command {
 	d := &devCluster{}
 	var dir string
-	var port, apiPort int
+	var port, webPort, apiPort int
 	command := &cobra.Command{
 		Use:   "dev",
 		Short: "Run a whole cluster on this machine, with things to try",
-		Long: `Runs a router with three demo backends, which are processes of their own, and
-says what to try with them: connecting, switching traffic off, killing the active
-backend. What happens is shown as it happens. A backend that was killed comes back
-after a few seconds. Ctrl-C ends it all.
+		Long: `Runs a router with a demo database of three backends, one of which is active, and
+two web apps of three instances each, which are processes of their own. It says
+what to try with them: connecting, switching traffic off, taking an instance out,
+killing one. What happens is shown as it happens. Who was killed comes back after a
+few seconds. Ctrl-C ends it all.
 
 It listens on 127.0.0.1 only. A default port that is taken is replaced by a free
 one.`,
-		Example: "  switchboard dev\n  switchboard dev --dir /tmp/demo          switches, pins and epochs are kept over restarts\n  switchboard dev --port 0 --api-port 0    any free ports",
+		Example: "  switchboard dev\n  switchboard dev --dir /tmp/demo          switches, pins and epochs are kept over restarts\n  switchboard dev --port 0 --web-port 0 --api-port 0    any free ports",
 		Args:    noArguments(""),
 		RunE: func(command *cobra.Command, _ []string) error {
-			for _, number := range []int{port, apiPort} {
+			for _, number := range []int{port, webPort, apiPort} {
 				if number < 0 || number > 65535 {
 					return fmt.Errorf("%d is not a port: choose one from 1 to 65535, or 0 for any free one", number)
 				}
@@ -66,6 +90,7 @@ one.`,
 			}
 			d.story = newStory(p.out)
 			d.clients = d.address("clients get", port, command.Flags().Changed("port"))
+			d.web = d.address("the web apps get", webPort, command.Flags().Changed("web-port"))
 			d.api = d.address("the API gets", apiPort, command.Flags().Changed("api-port"))
 			if dir != "" {
 				d.state = filepath.Join(dir, "router")
@@ -76,6 +101,16 @@ one.`,
 					b.addr, b.health = preferred(devBackends+i), preferred(devHealth+i)
 				}
 				d.backends = append(d.backends, b)
+			}
+			d.apps = newDevApps()
+			for i, app := range d.apps {
+				for j := range 3 {
+					b := &devBackend{program: executable, name: app.name + "-" + strconv.Itoa(j), app: app, story: d.story}
+					if webPort != 0 {
+						b.addr = preferred(devApps + 3*i + j)
+					}
+					app.instances = append(app.instances, b)
+				}
 			}
 			d.log = slog.New(slog.NewTextHandler(p.errs, &slog.HandlerOptions{Level: slog.LevelError}))
 			if err := d.run(command.Context()); err != nil {
@@ -88,17 +123,19 @@ one.`,
 	flags := command.Flags()
 	flags.StringVar(&dir, "dir", "", "`directory` to keep state in; none: nothing is kept")
 	flags.IntVar(&port, "port", devClients, "`port` that clients connect to; 0: any free one")
+	flags.IntVar(&webPort, "web-port", devWeb, "`port` of the web apps; 0: any free one")
 	flags.IntVar(&apiPort, "api-port", devAPI, "`port` of the API; 0: any free one")
 	_ = command.MarkFlagDirname("dir")
 	return command
 }
 
-// devCluster is three backends and a router.
+// devCluster is three backends, two web apps and a router.
 type devCluster struct {
-	clients, api string
+	clients, web, api string
 	// state is the router's directory, "" for none.
 	state    string
 	backends []*devBackend
+	apps     []*devApp
 	story    *story
 	log      *slog.Logger
 	// router is set before the cluster is ready.
@@ -132,7 +169,7 @@ func preferred(port int) string {
 // run runs the cluster until it is told to stop.
 func (d *devCluster) run(ctx context.Context) error {
 	var members []process.Member
-	for _, b := range d.backends {
+	for _, b := range d.children() {
 		members = append(members, process.Member{Name: b.name, Runner: process.Restart{
 			Name: b.name, Min: devRestart, Max: devRestart, Runner: func() process.Runner { return b },
 		}})
@@ -150,6 +187,15 @@ func (d *devCluster) run(ctx context.Context) error {
 	enough()
 	teller.Wait()
 	return err
+}
+
+// children are all processes of the cluster.
+func (d *devCluster) children() []*devBackend {
+	all := slices.Clone(d.backends)
+	for _, app := range d.apps {
+		all = append(all, app.instances...)
+	}
+	return all
 }
 
 // routerOf makes the cluster's router when the backends have their addresses, and
@@ -170,13 +216,20 @@ func (r routerOf) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
 		}
 		host.Backends = append(host.Backends, runner.Backend{Name: b.name, Address: b.addr, CheckPort: health.Port})
 	}
+	hosts := []runner.Host{host}
+	for _, app := range r.apps {
+		hosts = append(hosts, app.runner())
+	}
 	router, err := runner.New(runner.Config{
-		Name:      "dev",
-		Listeners: []runner.Listener{{Name: devListener, Bind: r.clients, Host: devHost}},
-		Hosts:     []runner.Host{host},
-		State:     r.state,
-		API:       runner.API{Bind: r.api},
-		Log:       r.log,
+		Name: "dev",
+		Listeners: []runner.Listener{
+			{Name: devListener, Bind: r.clients, Host: devHost},
+			{Name: devWebListener, Bind: r.web, Protocol: runner.HTTP},
+		},
+		Hosts: hosts,
+		State: r.state,
+		API:   runner.API{Bind: r.api},
+		Log:   r.log,
 	})
 	if err != nil {
 		return err
@@ -185,32 +238,63 @@ func (r routerOf) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
 	return router.Run(signals, ready)
 }
 
+// runner is the app as a host of the router.
+func (a *devApp) runner() runner.Host {
+	host := runner.Host{
+		Name: a.host, Policy: route.Balance, Hold: 2 * time.Second,
+		Check: &check.Spec{Type: "http", Path: "/healthz", Interval: 100 * time.Millisecond, Timeout: 500 * time.Millisecond},
+	}
+	if a.cookie != "" {
+		host.Choose, host.StickyBy = route.Sticky, "cookie:"+a.cookie
+	}
+	for _, b := range a.instances {
+		host.Backends = append(host.Backends, runner.Backend{Name: b.name, Address: b.addr})
+	}
+	return host
+}
+
 // introduce says what there is.
 func (d *devCluster) introduce() {
-	d.story.line("Switchboard is up: the host %s has three backends, one of which is active at a time.\n", devHost)
+	d.story.line("Switchboard is up: the host %s has three backends, one of which is active at a time;", devHost)
+	d.story.line("the web apps %s and %s have three instances each, all of which are used.\n", d.apps[0].host, d.apps[1].host)
 	d.story.line("  clients    %s", d.router.Addr(devListener))
+	for _, app := range d.apps {
+		d.story.line("  web app    http://%s/", d.site(app))
+	}
 	d.story.line("  API        http://%s/cluster", d.router.APIAddr())
-	for _, b := range d.backends {
-		d.story.line("  %s  %s  pid %d", b.name, b.addr, b.pid.Load())
+	for _, b := range d.children() {
+		d.story.line("  %-9s  %s  pid %d", b.name, b.addr, b.pid.Load())
 	}
 	d.story.line("  state      %s\n", cmp.Or(d.state, "not kept; --dir DIR keeps it"))
+}
+
+// site is where a browser finds an app.
+func (d *devCluster) site(app *devApp) string {
+	_, port, _ := net.SplitHostPort(d.router.Addr(devWebListener).String())
+	return net.JoinHostPort(app.asked, port)
 }
 
 // suggest says what can be done with it, when there is a first active backend.
 func (d *devCluster) suggest(active string) {
 	host, port, _ := net.SplitHostPort(d.router.Addr(devListener).String())
-	patch := func(enabled bool) string {
-		return fmt.Sprintf(`curl -X PATCH -H 'Content-Type: application/json' -d '{"trafficEnabled":%t,"message":"trying it"}' http://%s/traffic`,
-			enabled, d.router.APIAddr())
+	patch := func(path, body string) string {
+		return fmt.Sprintf(`curl -X PATCH -H 'Content-Type: application/json' -d '%s' http://%s%s`, body, d.router.APIAddr(), path)
 	}
-	pid := 0
+	const (
+		off = `{"trafficEnabled":false,"message":"trying it"}`
+		on  = `{"trafficEnabled":true,"message":"trying it"}`
+	)
+	pid := int64(0)
 	for _, b := range d.backends {
 		if b.name == active {
-			pid = int(b.pid.Load())
+			pid = b.pid.Load()
 		}
 	}
+	shop, pets := d.apps[0], d.apps[1]
+	one := shop.instances[0]
+	web := d.router.Addr(devWebListener)
 	d.story.line(`
-Things to try in another terminal:
+Things to try in another terminal. With the database:
 
   1. Connect. The active backend greets you and sends back what you type:
        nc %s %s
@@ -220,6 +304,28 @@ Things to try in another terminal:
   3. Kill the active backend. Your connection is cut; the next one lands on another backend:
        kill -9 %d
 
+With the web apps:
+
+  4. Ask for one; any of its instances answers. In a browser: http://%s/
+       curl -H 'Host: %s' http://%s/
+  5. Ask for another as somebody; the same instance answers each time:
+       curl -H 'Host: %s' -b %s=ann http://%s/
+  6. Take an instance out and back in. No request is lost:
+       %s
+       %s
+  7. Switch one host off and on. The other one goes on:
+       %s
+       %s
+  8. Kill an instance while somebody asks. Nobody notices:
+       while curl -sSf -H 'Host: %s' http://%s/; do sleep 0.1; done
+       kill -9 %d
+
 Ctrl-C ends it all. This is what happens meanwhile:
-`, host, port, patch(false), patch(true), pid)
+`, host, port, patch("/traffic", off), patch("/traffic", on), pid,
+		d.site(shop), shop.asked, web,
+		pets.asked, pets.cookie, web,
+		patch("/hosts/"+shop.host, fmt.Sprintf(`{"weights":{"%s":0},"message":"trying it"}`, one.name)),
+		patch("/hosts/"+shop.host, fmt.Sprintf(`{"weights":{"%s":null}}`, one.name)),
+		patch("/hosts/"+shop.host, off), patch("/hosts/"+shop.host, on),
+		shop.asked, web, one.pid.Load())
 }

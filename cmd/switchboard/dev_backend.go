@@ -44,12 +44,41 @@ func (p *program) demoBackend() *cobra.Command {
 	return command
 }
 
-// devBackend runs one demo backend as a child, as a runner that may run again,
-// but not twice at once.
+// demoApp is the command that a dev cluster runs as instances of its web apps,
+// likewise.
+func (p *program) demoApp() *cobra.Command {
+	a := new(demo.App)
+	command := &cobra.Command{
+		Use:    "demo-app",
+		Short:  "Run one instance of a dev cluster's web app",
+		Hidden: true,
+		Args:   noArguments(""),
+		RunE: func(command *cobra.Command, _ []string) error {
+			signals, release := catch(command.Context())
+			defer release()
+			if err := serve(signals, a, func() { fmt.Fprintln(p.out, a.Addr()) }); err != nil {
+				fmt.Fprintln(p.errs, err)
+				return errFailed
+			}
+			return nil
+		},
+	}
+	flags := command.Flags()
+	flags.StringVar(&a.Name, "name", "app", "its `name`")
+	flags.StringVar(&a.Listen, "listen", "", "`address` for requests; none: any free port")
+	flags.StringVar(&a.Cookie, "cookie", "", "`name` of a cookie for its visitors")
+	return command
+}
+
+// devBackend runs one demo backend, or an instance of an app, as a child: a runner
+// that may run again, but not twice at once.
 type devBackend struct {
 	program, name string
-	index         int
-	story         *story
+	// app is the web app that it is an instance of, nil for a backend of the database,
+	// which has an index.
+	app   *devApp
+	index int
+	story *story
 	// addr and health are where it listens: "" until its first run has chosen.
 	addr, health string
 	// pid is the child's, of the last run that there was.
@@ -59,8 +88,7 @@ type devBackend struct {
 // Run runs the child until it ends, or until a signal ends it.
 func (b *devBackend) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
 	again := b.pid.Load() != 0
-	command := exec.Command(b.program, "demo-backend", "--name", b.name, "--index", strconv.Itoa(b.index),
-		"--listen", b.addr, "--health", b.health)
+	command := b.command()
 	// A group of its own, as a terminal's Ctrl-C goes to the whole group: the router
 	// is to stop before its backends do.
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -99,6 +127,14 @@ func (b *devBackend) Run(signals <-chan os.Signal, ready chan<- struct{}) error 
 		end(process)
 		return nil
 	}
+}
+
+func (b *devBackend) command() *exec.Cmd {
+	if b.app != nil {
+		return exec.Command(b.program, "demo-app", "--name", b.name, "--listen", b.addr, "--cookie", b.app.cookie)
+	}
+	return exec.Command(b.program, "demo-backend", "--name", b.name, "--index", strconv.Itoa(b.index),
+		"--listen", b.addr, "--health", b.health)
 }
 
 // settle keeps the addresses that the first run has got; later runs get the same.

@@ -43,8 +43,8 @@ func (d *devCluster) tell(ctx context.Context) {
 	sessions := make(map[string]int)
 	for _, event := range d.router.Events(ctx, 0) {
 		if c := event.Sessions; c != nil {
-			// The first count is 0, which is no news.
-			if c.Sessions == sessions[c.Host] {
+			// The first count is 0, which is no news, and neither are requests in flight.
+			if c.Sessions == sessions[c.Host] || c.Host != devHost {
 				continue
 			}
 			sessions[c.Host] = c.Sessions

@@ -2,7 +2,9 @@ package main_test
 
 import (
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"regexp"
@@ -19,8 +21,8 @@ import (
 // cluster is a dev cluster that runs as a process.
 type cluster struct {
 	*spec.Process
-	clients, api string
-	pids         map[string]int
+	clients, web, api string
+	pids              map[string]int
 }
 
 func dev(args ...string) *spec.Process {
@@ -32,17 +34,50 @@ func dev(args ...string) *spec.Process {
 
 func startCluster(args ...string) *cluster {
 	GinkgoHelper()
-	c := &cluster{Process: dev(append(args, "--port", "0", "--api-port", "0")...), pids: make(map[string]int)}
+	c := &cluster{Process: dev(append(args, "--port", "0", "--web-port", "0", "--api-port", "0")...), pids: make(map[string]int)}
 	Eventually(c.output).WithTimeout(within).Should(ContainSubstring("Ctrl-C ends it all."))
 	c.clients = c.find(`clients +(\S+)`)
+	c.web = c.find(`curl -H 'Host: shop\.localhost' http://(\S+)/`)
 	c.api = c.find(`API +(http://\S+)/cluster`)
-	for i := range 3 {
-		name := fmt.Sprintf("backend-%d", i)
-		pid, err := strconv.Atoi(c.find(name + `  \S+  pid (\d+)`))
-		Expect(err).NotTo(HaveOccurred())
-		c.pids[name] = pid
+	for _, kind := range []string{"backend", "shop", "pets"} {
+		for i := range 3 {
+			name := fmt.Sprintf("%s-%d", kind, i)
+			pid, err := strconv.Atoi(c.find(name + ` +\S+  pid (\d+)`))
+			Expect(err).NotTo(HaveOccurred())
+			c.pids[name] = pid
+		}
 	}
 	return c
+}
+
+// visit asks a web app who serves, on a connection of its own.
+func (c *cluster) visit(host, cookie string) (status int, name string) {
+	GinkgoHelper()
+	request, err := http.NewRequest(http.MethodGet, "http://"+c.web+"/", nil)
+	Expect(err).NotTo(HaveOccurred())
+	request.Host, request.Close = host, true
+	if cookie != "" {
+		request.Header.Set("Cookie", cookie)
+	}
+	response, err := new(http.Transport).RoundTrip(request)
+	Expect(err).NotTo(HaveOccurred())
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	Expect(err).NotTo(HaveOccurred())
+	name, _, _ = strings.Cut(string(body), " pid ")
+	return response.StatusCode, name
+}
+
+// visits are who has served so many visits, all of which were served.
+func (c *cluster) visits(host, cookie string, n int) map[string]int {
+	GinkgoHelper()
+	served := make(map[string]int)
+	for range n {
+		status, name := c.visit(host, cookie)
+		Expect(status).To(Equal(http.StatusOK), name)
+		served[name]++
+	}
+	return served
 }
 
 func (c *cluster) output() string { return string(c.Stdout.Contents()) }
@@ -135,6 +170,59 @@ var _ = Describe("switchboard dev", func() {
 		Expect(c.Stderr.Contents()).To(BeEmpty())
 	})
 
+	It("does what it says can be tried with the web apps", func() {
+		const shop, cats = "shop.localhost", "cats.pets.localhost"
+		c := startCluster()
+		Eventually(func() map[string]int { return c.visits(shop, "", 10) }).WithTimeout(within).Should(HaveLen(3))
+		Eventually(func() map[string]int { return c.visits(cats, "", 10) }).WithTimeout(within).Should(HaveLen(3))
+
+		By("saying what the README says")
+		readme, err := os.ReadFile("../../README.md")
+		Expect(err).NotTo(HaveOccurred())
+		_, clients, _ := net.SplitHostPort(c.clients)
+		standard := strings.NewReplacer(c.web, "127.0.0.1:8080", c.api, "http://127.0.0.1:9090", "127.0.0.1 "+clients, "127.0.0.1 7000")
+		tried := regexp.MustCompile(`(?m)^ {7}(\S.*)$`).FindAllStringSubmatch(c.output(), -1)
+		Expect(tried).To(HaveLen(12))
+		for _, command := range tried {
+			line := regexp.MustCompile(`^kill -9 \d+`).ReplaceAllString(standard.Replace(command[1]), "kill -9 PID")
+			Expect(string(readme)).To(ContainSubstring("\n" + line + "\n"))
+		}
+
+		By("being known by a cookie")
+		cookie := c.find(`-b (\S+) http://`)
+		Expect(c.visits(cats, cookie, 10)).To(HaveLen(1))
+
+		By("taking an instance out and back in")
+		of := c.api + "/hosts/" + shop
+		patch(of, c.find(`-d '(\{"weights":\{"shop-0":0.*\})'`))
+		Expect(c.visits(shop, "", 20)).NotTo(HaveKey("shop-0"))
+		patch(of, c.find(`-d '(\{"weights":\{"shop-0":null.*\})'`))
+		Eventually(func() map[string]int { return c.visits(shop, "", 10) }).WithTimeout(within).Should(HaveLen(3))
+
+		By("switching one host off and on")
+		patch(of, c.find(`-d '(\{"trafficEnabled":false.*\})' \S+/hosts/shop.localhost`))
+		status, _ := c.visit(shop, "")
+		Expect(status).To(Equal(http.StatusServiceUnavailable))
+		Expect(c.visits(cats, "", 1)).To(HaveLen(1))
+		c.says(`shop\.localhost: traffic is off: "trying it"`)
+		patch(of, c.find(`-d '(\{"trafficEnabled":true.*\})' \S+/hosts/shop.localhost`))
+
+		By("killing an instance while somebody asks")
+		Expect(c.find(`(?s)while curl.* kill -9 (\d+)`)).To(Equal(strconv.Itoa(c.pids["shop-0"])))
+		c.visits(shop, "", 20)
+		Expect(syscall.Kill(c.pids["shop-0"], syscall.SIGKILL)).To(Succeed())
+		c.visits(shop, "", 100)
+		c.says(`shop-0 with pid \d+ has ended \(signal: killed\); it comes back in a few seconds`)
+		c.says(`shop\.localhost: shop-0 is unhealthy: .+`)
+		c.says(`shop-0 is back with pid \d+`)
+		Eventually(func() map[string]int { return c.visits(shop, "", 10) }).WithTimeout(within).Should(HaveLen(3))
+
+		By("ending it")
+		c.Signal(os.Interrupt)
+		Expect(c.WaitExit(within)).To(Equal(0))
+		Expect(c.Stderr.Contents()).To(BeEmpty())
+	})
+
 	It("takes its backends along when it is killed", func() {
 		c := startCluster()
 		c.Kill()
@@ -160,14 +248,14 @@ var _ = Describe("switchboard dev", func() {
 	It("says so when the port that was asked for is taken", func() {
 		_, port, err := net.SplitHostPort(spec.StartBackend(spec.Echo).Addr())
 		Expect(err).NotTo(HaveOccurred())
-		p := dev("--port", port, "--api-port", "0")
+		p := dev("--port", port, "--web-port", "0", "--api-port", "0")
 		Expect(p.WaitExit(within)).To(Equal(1))
 		Expect(string(p.Stderr.Contents())).To(And(HavePrefix("switchboard dev: "), ContainSubstring("127.0.0.1:"+port), ContainSubstring("address already in use")))
 	})
 
 	It("takes free ports where its own are taken", func() {
 		// Whoever has them, this process or another: they are taken.
-		for _, port := range []string{"7000", "9090"} {
+		for _, port := range []string{"7000", "8080", "9090"} {
 			if listener, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
 				DeferCleanup(listener.Close)
 			}
@@ -176,9 +264,9 @@ var _ = Describe("switchboard dev", func() {
 		output := func() string { return string(p.Stdout.Contents()) }
 		Eventually(output).WithTimeout(within).Should(ContainSubstring("Ctrl-C ends it all."))
 		Expect(output()).To(And(
-			HavePrefix("Port 7000 is taken; clients get another one.\nPort 9090 is taken; the API gets another one.\n"),
+			HavePrefix("Port 7000 is taken; clients get another one.\nPort 8080 is taken; the web apps get another one.\nPort 9090 is taken; the API gets another one.\n"),
 			MatchRegexp(`clients +127\.0\.0\.1:\d+\n`)))
-		Expect(output()).NotTo(Or(ContainSubstring("127.0.0.1:7000"), ContainSubstring("127.0.0.1:9090")))
+		Expect(output()).NotTo(Or(ContainSubstring("127.0.0.1:7000"), ContainSubstring("127.0.0.1:8080"), ContainSubstring("127.0.0.1:9090")))
 		p.Signal(os.Interrupt)
 		Expect(p.WaitExit(within)).To(Equal(0))
 	})

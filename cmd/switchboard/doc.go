@@ -3,7 +3,7 @@
 //	args, environment ─▶ run ─▶ cobra ─▶ router        one router, from a file
 //	                                  ├▶ compat        Cloud Foundry's switchboard, see runner/compat
 //	                                  ├▶ dev           a whole cluster to try
-//	                                  │   └▶ demo-backend, three times, as children
+//	                                  │   └▶ demo-backend, three times, and demo-app, six times, as children
 //	                                  └▶ version, completion, help
 //
 // This is the floor where everything is wired: flags and signals, which checks

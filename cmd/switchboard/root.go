@@ -91,7 +91,7 @@ severed, so no client is ever left on the wrong node.`,
 	}
 	root.SetVersionTemplate("switchboard {{.Version}}\n")
 	root.SetFlagErrorFunc(suggestFlag)
-	root.AddCommand(p.router(), p.dev(), p.compat(), p.version(), p.keys(), p.demoBackend())
+	root.AddCommand(p.router(), p.dev(), p.compat(), p.version(), p.keys(), p.demoBackend(), p.demoApp())
 	root.SetUsageTemplate(root.UsageTemplate() + exitCodes)
 	return root
 }
