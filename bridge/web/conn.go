@@ -27,8 +27,6 @@ type conn struct {
 	net     net.Conn // raw, or TLS over it
 	remote  string
 	origin  origin
-	newer   *conn // under server.mu, as older
-	older   *conn
 	waiting atomic.Bool // for the first byte of a request
 	halted  atomic.Bool // the rest of the request's body is not waited for
 	handed  bool        // the connection is somebody else's

@@ -25,7 +25,6 @@ import (
 type http2Front struct {
 	server *Server
 	http   *http.Server
-	once   sync.Once
 	conns  chan net.Conn
 	ended  chan struct{} // closed when the standard library's server has ended; nil: not begun
 

@@ -66,8 +66,7 @@ type Server struct {
 
 	mu     sync.Mutex
 	closed bool
-	first  *conn
-	open   int
+	conns  map[*conn]struct{}
 }
 
 // New returns a server and attaches it to its bridge.
@@ -81,7 +80,7 @@ func New(o Options) (*Server, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{o: o, log: o.Log, start: time.Now()}
+	s := &Server{o: o, log: o.Log, start: time.Now(), conns: map[*conn]struct{}{}}
 	s.stopped, s.stop = context.WithCancel(context.Background())
 	s.h2 = newHTTP2Front(s)
 	if o.TLS != nil {
@@ -129,7 +128,7 @@ func (s *Server) sweep() {
 	s.h2.sweep(now)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for c := s.first; c != nil; c = c.older {
+	for c := range s.conns {
 		c.expireAt(now)
 	}
 }
@@ -157,7 +156,7 @@ func (s *Server) Shut() {
 	s.stopping.Store(true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for c := s.first; c != nil; c = c.older {
+	for c := range s.conns {
 		c.shut()
 	}
 	s.h2.shut()
@@ -171,7 +170,7 @@ func (s *Server) Finish() {
 	s.stop()
 	s.mu.Lock()
 	s.closed = true
-	for c := s.first; c != nil; c = c.older {
+	for c := range s.conns {
 		c.finish()
 	}
 	s.mu.Unlock()
@@ -184,24 +183,20 @@ func (s *Server) Finish() {
 func (s *Server) Connections() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.open
+	return len(s.conns)
 }
 
 // Refusals counts by reason the requests that were refused before a host was known.
 func (s *Server) Refusals() map[string]int64 { return s.refusals.snapshot() }
 
-// enter puts c on the list, unless the server is closed.
+// enter takes c in, unless the server is closed.
 func (s *Server) enter(c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return false
 	}
-	if c.older = s.first; c.older != nil {
-		c.older.newer = c
-	}
-	s.first = c
-	s.open++
+	s.conns[c] = struct{}{}
 	s.serving.Add(1)
 	return true
 }
@@ -209,16 +204,7 @@ func (s *Server) enter(c *conn) bool {
 func (s *Server) leave(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c.newer != nil {
-		c.newer.older = c.older
-	} else {
-		s.first = c.older
-	}
-	if c.older != nil {
-		c.older.newer = c.newer
-	}
-	c.newer, c.older = nil, nil
-	s.open--
+	delete(s.conns, c)
 }
 
 // serve is a connection's goroutine. A defect on its way costs one connection, not
