@@ -46,9 +46,13 @@ fuzz: ## Fuzz every fuzz target for FUZZTIME (30s) each
 	done
 
 .PHONY: bench
-bench: ## Measure against HAProxy and nginx, and with real database servers
-	@$(call need,haproxy:haproxy nginx:nginx /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream $(SERVERS))
+bench: ## Measure against HAProxy, nginx and Caddy, and with real database servers
+	@$(call need,$(PROXIES) /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream $(SERVERS))
 	go run ./fixtures/bench
+	go test -run '^$$' -bench 'Lookup|Table/packed' ./bridge/route
+
+# The proxies that are measured beside ours, and set up in a spec.
+PROXIES := haproxy:haproxy nginx:nginx caddy:caddy
 
 # The servers that both specs and benchmarks run.
 SERVERS := redis-server:redis-server mariadbd:mariadb-server mariadb:mariadb-client \
@@ -58,7 +62,7 @@ SERVERS := redis-server:redis-server mariadbd:mariadb-server mariadb:mariadb-cli
 # What the specs and the race detector need beside Go.
 .PHONY: tools
 tools: ## Install what the specs need (Debian, as root), or say what is missing
-	@$(call need,gcc:gcc /usr/include/stdlib.h:libc6-dev git:git ip:iproute2 redis-benchmark:redis-tools sysbench:sysbench $(SERVERS))
+	@$(call need,gcc:gcc /usr/include/stdlib.h:libc6-dev git:git ip:iproute2 redis-benchmark:redis-tools sysbench:sysbench $(PROXIES) $(SERVERS))
 
 # need looks for program:package and /file:package pairs. As root it installs the packages that
 # are missing. Otherwise it says which those are: specs that need them are then
