@@ -314,7 +314,7 @@ func (h *Host) admit(next *admission) {
 
 // run is the loop that owns the host: it follows the active backend and obeys
 // commands until stop is closed. Then it severs what is left and returns when
-// nothing of the host is running. It is ready at once.
+// nothing of the host is running. It is ready when it follows what the feed has.
 func (h *Host) run(stop <-chan struct{}, ready chan<- struct{}, router Traffic) {
 	l := &loop{Host: h, own: h.options.Traffic, router: router, weights: h.options.Weights}
 	l.timer = h.shared.clock.NewTimer(time.Hour)
@@ -325,6 +325,17 @@ func (h *Host) run(stop <-chan struct{}, ready chan<- struct{}, router Traffic) 
 		active = nil
 	} else {
 		cluster = nil
+	}
+	select {
+	case a, open := <-active:
+		if open {
+			l.follow(a)
+		}
+	case c, open := <-cluster:
+		if open {
+			l.regroup(c)
+		}
+	default:
 	}
 	close(ready)
 	for {

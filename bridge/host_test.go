@@ -3,6 +3,7 @@ package bridge_test
 import (
 	"context"
 	"net"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -11,7 +12,9 @@ import (
 	. "github.com/onsi/gomega"
 
 	"switchboard/bridge"
+	"switchboard/bridge/feed"
 	"switchboard/bridge/relay"
+	"switchboard/bridge/route"
 	"switchboard/fixtures/spec"
 )
 
@@ -365,6 +368,30 @@ var _ = Describe("Bridge that stops", func() {
 		spec.ExpectReset(client)
 		Eventually(r.ended).Should(Receive(BeNil()))
 		r.ended <- nil
+	})
+})
+
+var _ = Describe("Run", func() {
+	It("serves what its feeds had before, when it is ready", func() {
+		for range 20 {
+			var active feed.Feed[bridge.Active]
+			active.Put(bridge.Active{Host: "db", Epoch: 1, Backend: &route.Backend{Name: "a", Address: "127.0.0.1:1"}})
+			follow, cancel := active.Subscribe()
+			defer cancel()
+			engine := relay.NewPortable(relay.Options{})
+			defer engine.Close()
+			b, err := bridge.New(bridge.Options{
+				Engine: engine, Traffic: bridge.Traffic{Enabled: true},
+				Hosts: []bridge.HostOptions{{Name: "db", Active: follow, Traffic: bridge.Traffic{Enabled: true}}},
+			})
+			Expect(err).NotTo(HaveOccurred())
+			signals, ready, ended := make(chan os.Signal, 1), make(chan struct{}), make(chan error, 1)
+			go func() { ended <- b.Run(signals, ready) }()
+			<-ready
+			Expect(b.Host("db").Usable()).To(BeTrue())
+			signals <- syscall.SIGTERM
+			Eventually(ended).Should(Receive(BeNil()))
+		}
 	})
 })
 

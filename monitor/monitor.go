@@ -275,7 +275,8 @@ func (m *Monitor) Hint(h bridge.Hint) {
 
 // Run probes and elects until a signal comes, and then returns nil once all
 // probes have returned and all checkers are closed. It closes ready when the
-// probers run; who waits for verdicts uses FirstVerdicts.
+// probers run; who waits for verdicts uses FirstVerdicts. A host without a check has
+// them by then.
 //
 // Probes in flight are cancelled when Run ends. A checker that has not returned
 // after the check's timeout is left behind, and named in the error. A panic in
@@ -353,6 +354,16 @@ func (m *Monitor) loop(signals <-chan os.Signal, ready chan<- struct{}) (err err
 	m.refresh = m.clock.NewTimer(refreshEvery)
 	m.publishCluster()
 	m.closeFirstVerdicts()
+	for m.o.Checkers == nil && !m.decided {
+		select {
+		case r := <-m.reports:
+			m.take(r)
+		case err := <-m.died:
+			return err
+		case <-signals:
+			return nil
+		}
+	}
 	close(ready)
 	for {
 		var grace <-chan time.Time

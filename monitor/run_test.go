@@ -56,6 +56,21 @@ var _ = Describe("Monitor", func() {
 		Eventually(ended).Should(Receive(BeNil()))
 	}
 
+	It("knows the backends of a host without a check when it is ready", func() {
+		backends := []route.Backend{route.NewBackend("a", "127.0.0.1:1"), route.NewBackend("b", "127.0.0.1:2")}
+		m := start(monitor.Options{Backends: backends, Elect: monitor.None})
+		Expect(m.FirstVerdicts()).To(BeClosed())
+		known, _ := cluster.Get()
+		Expect(known.Backends).To(HaveEach(And(HaveField("Verdict", true), HaveField("Healthy", true))))
+		_, elected := active.Get()
+		Expect(elected).To(BeFalse(), "None elects nobody")
+		_, err := m.Switch(context.Background(), "a", "try")
+		Expect(err).To(MatchError(bridge.ErrBalance))
+		_, err = m.Pin(context.Background(), "a", "try")
+		Expect(err).To(MatchError(bridge.ErrBalance))
+		stop()
+	})
+
 	name := func() string {
 		a, _ := active.Get()
 		if a.Backend == nil {
