@@ -2,7 +2,6 @@ package runner
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -255,7 +254,7 @@ func (r *Router) newServer(lc Listener, add func(name string, runner process.Run
 		if err != nil {
 			return nil, err
 		}
-		o.TLS = &tls.Config{GetCertificate: certificates.Get}
+		o.TLS = certificates.Config()
 		add("certificates of "+lc.Name, certificates)
 	}
 	server, err := web.New(o)
