@@ -27,6 +27,7 @@ type recorder struct {
 // recorded is one connection of a recorder's.
 type recorded struct {
 	*net.TCPConn
+	in   *bufio.Reader // over Read
 	mu   sync.Mutex
 	got  strings.Builder
 	done bool
@@ -48,6 +49,8 @@ func startRecorder(play func(n int, c *recorded)) *recorder {
 				return
 			}
 			c := &recorded{TCPConn: accepted.(*net.TCPConn)}
+			// Nothing but Read is shown, so that all goes through it.
+			c.in = bufio.NewReader(struct{ io.Reader }{c})
 			r.mu.Lock()
 			n := len(r.conns)
 			r.conns = append(r.conns, c)
@@ -116,8 +119,7 @@ func (c *recorded) Read(p []byte) (int, error) {
 
 // request reads one request with its body; nil: there is none.
 func (c *recorded) request() *http.Request {
-	// It reads byte by byte, so that nothing of the next request is taken.
-	r, err := http.ReadRequest(bufio.NewReader(oneByte{c}))
+	r, err := http.ReadRequest(c.in)
 	if err != nil {
 		return nil
 	}
@@ -130,12 +132,12 @@ func (c *recorded) request() *http.Request {
 // head reads up to the end of a head, and nothing behind it.
 func (c *recorded) head() string {
 	var head strings.Builder
-	one := make([]byte, 1)
 	for !strings.HasSuffix(head.String(), "\r\n\r\n") {
-		if _, err := io.ReadFull(c, one); err != nil {
+		line, err := c.in.ReadString('\n')
+		if err != nil {
 			return ""
 		}
-		head.Write(one)
+		head.WriteString(line)
 	}
 	return head.String()
 }
@@ -143,13 +145,12 @@ func (c *recorded) head() string {
 // exactly reads n bytes.
 func (c *recorded) exactly(n int) string {
 	p := make([]byte, n)
-	n, _ = io.ReadFull(c, p)
+	n, _ = io.ReadFull(c.in, p)
 	return string(p[:n])
 }
 
-// drain reads until the other side has ended. It hides from io.Copy what would read past
-// Read.
-func (c *recorded) drain() { io.Copy(io.Discard, struct{ io.Reader }{c}) }
+// drain reads until the other side has ended.
+func (c *recorded) drain() { io.Copy(io.Discard, c.in) }
 
 // say writes bytes as they are.
 func (c *recorded) say(raw string) { io.WriteString(c, raw) }
@@ -175,10 +176,6 @@ func (c *recorded) Ended() bool {
 	defer c.mu.Unlock()
 	return c.done
 }
-
-type oneByte struct{ io.Reader }
-
-func (o oneByte) Read(p []byte) (int, error) { return o.Reader.Read(p[:1]) }
 
 func (r *recorder) all() []*recorded {
 	r.mu.Lock()

@@ -146,8 +146,9 @@ var _ = Describe("Retries", func() {
 	})
 
 	It("P15: does not multiply the requests that all backends fail", func() {
-		one, two := startScript(hangUp), startScript(hangUp)
-		r := startRig(rigOptions{hosts: []hostSpec{{name: "a.test", backends: []string{one.addr, two.addr}, web: web.HostOptions{Retries: 1}}}})
+		fail := func(_ int, c *recorded) { c.head() }
+		one, two := startRecorder(fail), startRecorder(fail)
+		r := front(one.addr, two.addr)
 		const n, saved = 1300, 1000
 		c := r.dial()
 		c.SetDeadline(time.Now().Add(30 * time.Second))
