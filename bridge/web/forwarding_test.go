@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"crypto/tls"
 	"net/netip"
 	"regexp"
 	"strings"
@@ -87,6 +88,18 @@ var _ = Describe("Forwarding of heads", func() {
 		Expect(r.status(host("a.test:8080"))).To(Equal(200))
 		Expect(b.Got()).To(ContainSubstring("\r\nForwarded: for=127.0.0.1;host=\"a.test:8080\";proto=http\r\n"))
 		Expect(b.Got()).To(ContainSubstring("\r\nX-Forwarded-Host: a.test:8080\r\n"))
+	})
+
+	It("tells a backend that its client speaks TLS", func() {
+		b := startScript(ok)
+		r := startRig(rigOptions{
+			hosts:  []hostSpec{{name: "a.test", backends: []string{b.addr}}},
+			server: func(o *web.Options) { o.TLS = &tls.Config{Certificates: []tls.Certificate{certificate()}} },
+		})
+		c := r.dialTLS("http/1.1")
+		c.send(getHead("X-Forwarded-Proto: http", "Connection: close"))
+		Expect(c.all()).To(HavePrefix("HTTP/1.1 200 OK\r\n"))
+		Expect(b.Plain()).To(Equal("GET / HTTP/1.1\r\nHost: a.test\r\n" + strings.NewReplacer("Proto: http", "Proto: https", "proto=http", "proto=https").Replace(about)))
 	})
 
 	DescribeTable("X-Request-Id is kept if a log line can hold it, and made else", func(sent, want string) {

@@ -2,6 +2,7 @@ package web_test
 
 import (
 	"context"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -89,6 +90,25 @@ var _ = Describe("Severing", func() {
 		Expect(r.bridge.EndSession(sessions[0].ID)).To(Succeed())
 		c.cut()
 		Eventually(b.all()[0].Ended).Should(BeTrue())
+	})
+
+	It("holds a request while there is no active backend, and lets go of one whose client leaves", func() {
+		b := startScript(ok)
+		r := startRig(rigOptions{hosts: []hostSpec{{name: "a.test", bridge: func(o *bridge.HostOptions) {
+			active(o)
+			o.Hold = 10 * time.Second
+		}}}})
+		parked := func() int { return r.bridge.Host("a.test").Counts().Parked }
+		stays, leaves := r.dial(), r.dial()
+		stays.send(post("hello", "Content-Length: 5"))
+		leaves.send(getHead())
+		Eventually(parked).Should(Equal(2))
+		leaves.Close()
+		Eventually(parked).Should(Equal(1))
+		r.activate("a.test", 2, b.addr)
+		response, _ := stays.answer("POST")
+		Expect(response.StatusCode).To(Equal(200))
+		Expect(b.Requests()).To(Equal(1))
 	})
 
 	It("H37: lets a request end on the backend that it is on, of many, when that goes out of the table", func() {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
@@ -269,6 +270,14 @@ func (r *rig) dial() *client {
 	return &client{Conn: c, reader: bufio.NewReader(c)}
 }
 
+// dialTLS is dial with a handshake that offers these protocols.
+func (r *rig) dialTLS(protocols ...string) *client {
+	GinkgoHelper()
+	c := tls.Client(r.dial().Conn, &tls.Config{InsecureSkipVerify: true, NextProtos: protocols})
+	Expect(c.Handshake()).To(Succeed())
+	return &client{Conn: c, reader: bufio.NewReader(c)}
+}
+
 // CloseWrite ends what is sent.
 func (c *client) CloseWrite() {
 	GinkgoHelper()
@@ -307,4 +316,12 @@ func (r *rig) status(raw string) int {
 	c.send(raw)
 	response, _ := c.answer(strings.SplitN(raw, " ", 2)[0])
 	return response.StatusCode
+}
+
+// certificate is one that no client trusts by itself.
+func certificate() tls.Certificate {
+	s := httptest.NewUnstartedServer(nil)
+	s.StartTLS()
+	defer s.Close()
+	return s.TLS.Certificates[0]
 }
