@@ -16,6 +16,7 @@ require (
 	github.com/tedsuo/ifrit v0.0.0-20230516164442-7862c310ad26
 	golang.org/x/net v0.57.0
 	golang.org/x/sys v0.49.0
+	google.golang.org/grpc v1.83.0
 	pgregory.net/rapid v1.3.0
 )
 
@@ -37,4 +38,6 @@ require (
 	golang.org/x/sync v0.22.0 // indirect
 	golang.org/x/text v0.41.0 // indirect
 	golang.org/x/tools v0.48.0 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20261110000943-09e21b237f2c // indirect
+	google.golang.org/protobuf v1.36.12 // indirect
 )
