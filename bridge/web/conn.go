@@ -250,7 +250,7 @@ func (c *conn) request() (again bool) {
 	if c.handed || status == 0 {
 		return false
 	}
-	if !c.keep || c.bodyLeft() {
+	if !c.keep || c.halted.Load() || c.bodyLeft() {
 		c.linger()
 		return false
 	}
@@ -408,7 +408,6 @@ func (c *conn) trailers() []h1.Field { return c.d.incoming.Trailers() }
 
 // stopBody wakes a next that waits.
 func (c *conn) stopBody() {
-	c.keep = false
 	c.halted.Store(true)
 	c.raw.SetReadDeadline(longAgo)
 }

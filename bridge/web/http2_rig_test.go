@@ -57,22 +57,22 @@ func exchange(t http.RoundTripper, request *http.Request) (*http.Response, strin
 	return response, string(body)
 }
 
-// script is a backend of HTTP/1.1 that answers every request with the same bytes and
+// fixed is a backend of HTTP/1.1 that answers every request with the same bytes and
 // keeps what it was sent, as it was sent.
-type script struct {
+type fixed struct {
 	addr string
 
 	mu   sync.Mutex
 	seen bytes.Buffer
 }
 
-// startAnswering serves connections until the spec ends. answer may be cut short by the
+// startFixed serves connections until the spec ends. answer may be cut short by the
 // end of the connection: close says whether it is closed behind it.
-func startAnswering(answer string, close bool) *script {
+func startFixed(answer string, close bool) *fixed {
 	GinkgoHelper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	Expect(err).NotTo(HaveOccurred())
-	s := &script{addr: listener.Addr().String()}
+	s := &fixed{addr: listener.Addr().String()}
 	var serving sync.WaitGroup
 	var conns sync.Map
 	serving.Go(func() {
@@ -96,7 +96,7 @@ func startAnswering(answer string, close bool) *script {
 	return s
 }
 
-func (s *script) serve(conn net.Conn, answer string, close bool) {
+func (s *fixed) serve(conn net.Conn, answer string, close bool) {
 	from := bufio.NewReader(io.TeeReader(conn, s))
 	for {
 		request, err := http.ReadRequest(from)
@@ -113,14 +113,14 @@ func (s *script) serve(conn net.Conn, answer string, close bool) {
 }
 
 // Write keeps what was read.
-func (s *script) Write(p []byte) (int, error) {
+func (s *fixed) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.seen.Write(p)
 }
 
 // text is all that came.
-func (s *script) text() string {
+func (s *fixed) text() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.seen.String()
@@ -210,16 +210,6 @@ func (f *framer) outcome(stream uint32) (e ending) {
 // or its connection.
 func (e ending) refused() bool {
 	return e.closed || e.reset != nil || strings.HasPrefix(e.status, "4")
-}
-
-// dialTLS connects to an https rig and negotiates a protocol.
-func (r *rig) dialTLS(protocol string) *client {
-	GinkgoHelper()
-	c, err := tls.Dial("tcp", r.addr, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{protocol}})
-	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(10 * time.Second))
-	return &client{Conn: c, reader: bufio.NewReader(c)}
 }
 
 // floodUnread sends frames that are answered, and reads no answer, until the connection

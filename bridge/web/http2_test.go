@@ -54,7 +54,7 @@ var _ = Describe("HTTP/2", func() {
 			}
 
 			It("makes each request one of strict HTTP/1.1", func() {
-				b := startAnswering("HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nConnection: X-Hop\r\nX-Hop: 1\r\nContent-Length: 2\r\n\r\nok", false)
+				b := startFixed("HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nConnection: X-Hop\r\nX-Hop: 1\r\nContent-Length: 2\r\n\r\nok", false)
 				r := start(b.addr)
 				asked := request("GET", "/a%2Fb//c?d=%20&e", nil)
 				asked.Header = http.Header{
@@ -116,7 +116,7 @@ var _ = Describe("HTTP/2", func() {
 			})
 
 			DescribeTable("passes answers without a body", func(method, answer string, status int, length int64) {
-				r := start(startAnswering(answer, false).addr)
+				r := start(startFixed(answer, false).addr)
 				t := r.http2Transport()
 				for range 2 {
 					response, body := exchange(t, request(method, "/", nil))
@@ -132,7 +132,7 @@ var _ = Describe("HTTP/2", func() {
 			)
 
 			It("passes interim answers", func() {
-				r := start(startAnswering("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", false).addr)
+				r := start(startFixed("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", false).addr)
 				var hints []string
 				asked := request("GET", "/", nil)
 				asked = asked.WithContext(httptrace.WithClientTrace(asked.Context(), &httptrace.ClientTrace{
@@ -169,7 +169,7 @@ var _ = Describe("HTTP/2", func() {
 
 	It("answers itself what no backend does", func() {
 		hang := startBackend("hang", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-		garbage := startAnswering("SSH-2.0-OpenSSH\r\n\r\n", true)
+		garbage := startFixed("SSH-2.0-OpenSSH\r\n\r\n", true)
 		r := startRig(rigOptions{hosts: []hostSpec{
 			{name: "hang.test", backends: []string{hang.addr}, web: web.HostOptions{HeadTimeout: 100 * time.Millisecond}},
 			{name: "garbage.test", backends: []string{garbage.addr}},
@@ -184,7 +184,7 @@ var _ = Describe("HTTP/2", func() {
 	})
 
 	It("lets the client see that an answer is incomplete", func() {
-		b := startAnswering("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf", true)
+		b := startFixed("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf", true)
 		r := startRig(rigOptions{hosts: []hostSpec{{name: "a.test", backends: []string{b.addr}}}})
 		response, err := get(context.Background(), r.http2Transport(), "a.test", "/")
 		Expect(err).NotTo(HaveOccurred())
@@ -464,7 +464,7 @@ var _ = Describe("HTTP/2", func() {
 	)
 
 	DescribeTable("P17 gives no backend a body that is not as long as was said", func(data string, end bool) {
-		b := startAnswering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", false)
+		b := startFixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", false)
 		r := startRig(rigOptions{hosts: []hostSpec{{name: "a.test", backends: []string{b.addr}}}})
 		f := r.dialFramer()
 		Expect(f.request(1, "POST", false, "content-length", "5")).To(Succeed())
@@ -621,7 +621,7 @@ var _ = Describe("HTTP/2", func() {
 		})
 
 		It("takes no notice of an upgrade to it", func() {
-			b := startAnswering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", false)
+			b := startFixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", false)
 			r := startRig(rigOptions{hosts: []hostSpec{{name: "a.test", backends: []string{b.addr}}}})
 			c := r.dial()
 			c.send("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n")

@@ -97,6 +97,7 @@ func (x *exchange) onceH2() (o outcome) {
 		if err = x.informHTTP2(informed.take()); err == nil {
 			err = x.passHTTP2(res)
 		}
+		body.end()
 		res.Body.Close()
 	}
 	cancel()
@@ -112,7 +113,7 @@ func (x *exchange) onceH2() (o outcome) {
 		o.err = err
 		if why := x.ended(); why != nil {
 			o.err = why
-		} else if x.uploadErr == nil && x.expired.Load() == notExpired {
+		} else if (x.uploadErr == nil || x.uploadErr == errBackendWrite) && x.expired.Load() == notExpired {
 			x.claim.Suspect(err)
 		}
 	}
@@ -275,8 +276,10 @@ type body struct {
 	x       *exchange
 	trailer http.Header // those that were announced
 
+	stopped atomic.Bool // while it was read
+
 	mu   sync.Mutex // held while it is read
-	over bool       // the exchange has ended, and its client is on to something else
+	over bool       // it is not to be read any more: its client is on to something else
 	rest []byte
 	done bool
 }
@@ -297,7 +300,10 @@ func (b *body) Read(p []byte) (int, error) {
 		b.x.whole.Store(done)
 		b.rest, b.done = rest, done
 		if err != nil {
-			b.x.uploadErr = err
+			if b.x.uploadErr = err; b.stopped.Load() && isTimeout(err) {
+				// That is no fault of the client's.
+				b.x.uploadErr = errBackendWrite
+			}
 			return 0, err
 		}
 		if done {
@@ -319,21 +325,28 @@ func (b *body) takeTrailers() {
 	}
 }
 
-// Close is called by the transport when it wants no more, which it may do while it
-// reads: that is ended by end.
-func (b *body) Close() error { return nil }
+// Close is called by the transport when it wants no more. It may do so while it reads,
+// and then waits until it does not.
+func (b *body) Close() error {
+	switch {
+	case b.mu.TryLock():
+		b.over = true
+		b.mu.Unlock()
+	case b.stopped.CompareAndSwap(false, true):
+		// What was not read yet is lost.
+		b.x.sent.Store(true)
+		b.x.client.stopBody()
+	}
+	return nil
+}
 
 // end returns when nobody reads any more, nor will. There may be no body.
 func (b *body) end() {
 	if b == nil {
 		return
 	}
-	if !b.mu.TryLock() {
-		b.x.client.stopBody()
-		// What was not read yet is lost.
-		b.x.sent.Store(true)
-		b.mu.Lock()
-	}
+	b.Close()
+	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.over = true
 }

@@ -55,8 +55,8 @@ func readFrames(stream []byte, sizes, reads []int) ([]byte, error) {
 	}
 }
 
-// whole are sizes that nothing is split by.
-var whole = []int{64 << 10}
+// unsplit are sizes that nothing is split by.
+var unsplit = []int{64 << 10}
 
 // compose writes frames down behind a preface.
 func compose(write func(*http2.Framer, *hpack.Encoder, *bytes.Buffer)) []byte {
@@ -79,7 +79,7 @@ var _ = Describe("frames", func() {
 	// passes expects a stream to come out as it went in, however it is split.
 	passes := func(stream []byte) {
 		GinkgoHelper()
-		for _, sizes := range [][]int{whole, {1}, {2, 7, 9, 1, 4000}} {
+		for _, sizes := range [][]int{unsplit, {1}, {2, 7, 9, 1, 4000}} {
 			got, err := readFrames(stream, sizes, []int{4096})
 			Expect(err).NotTo(HaveOccurred())
 			Expect(bytes.Equal(got, stream)).To(BeTrue())
@@ -146,7 +146,7 @@ var _ = Describe("frames", func() {
 				f.WriteSettings()
 			}
 		})
-		got, err := readFrames(stream, whole, whole)
+		got, err := readFrames(stream, unsplit, unsplit)
 		Expect(err).To(MatchError(ContainSubstring("settings")))
 		Expect(got).To(HaveLen(len(stream) - 9))
 	})
@@ -158,7 +158,7 @@ var _ = Describe("frames", func() {
 			before = len(http2.ClientPreface) + 9
 			write(f, append(field(e, block, ":method", "GET"), field(e, block, name, value)...))
 		})
-		for _, sizes := range [][]int{whole, {1}} {
+		for _, sizes := range [][]int{unsplit, {1}} {
 			got, err := readFrames(stream, sizes, []int{100})
 			Expect(err).To(MatchError(ContainSubstring("belongs to a connection")))
 			Expect(len(got)).To(BeNumerically("<", len(stream)))
@@ -216,7 +216,7 @@ func FuzzFrames(f *testing.F) {
 		f.WriteContinuation(3, true, nil)
 	}), uint64(2))
 	f.Fuzz(func(t *testing.T, stream []byte, seed uint64) {
-		want, ended := readFrames(bytes.Clone(stream), whole, whole)
+		want, ended := readFrames(bytes.Clone(stream), unsplit, unsplit)
 		random := rand.New(rand.NewPCG(seed, 0))
 		sizes, reads := make([]int, 7), make([]int, 5)
 		for i := range sizes {
