@@ -206,8 +206,12 @@ func (x *exchange) passHTTP2(from *http.Response) error {
 	if _, said := from.Header["Content-Length"]; from.ContentLength >= 0 && (said || !bodiless) && from.StatusCode != http.StatusNoContent {
 		x.res.Length, x.res.HasLength, x.res.Framing = from.ContentLength, true, h1.Length
 	}
-	if x.req.toHEAD || bodiless {
+	switch {
+	case x.req.toHEAD, bodiless:
 		x.res.Framing = h1.None
+	case len(from.Trailer) > 0:
+		// HTTP/1.1 has trailers only behind chunks.
+		x.res.Framing, x.res.HasLength = h1.Chunked, false
 	}
 	if err := x.client.begin(&x.res); err != nil {
 		return err
