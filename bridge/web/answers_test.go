@@ -132,7 +132,7 @@ var _ = Describe("Answers of backends", func() {
 		c.answer("GET")
 		Eventually(r.upstream.Idle).Should(Equal(1))
 		close(spoken)
-		Eventually(b.all()[0].Ended).Should(BeTrue(), "the pool has looked")
+		Eventually(b.all()[0].Ended, 5*time.Second).Should(BeTrue(), "the pool is looked at every second")
 		c.send(getHead())
 		_, body := c.answer("GET")
 		Expect(body).To(Equal("ok"))
