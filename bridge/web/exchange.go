@@ -273,11 +273,13 @@ func (x *exchange) ended() error {
 	return x.over
 }
 
-// let forgets the backend, which is about to be used by somebody else, or closed.
-func (x *exchange) let(next stage) {
+// let forgets the backend, which is about to be used by somebody else, or closed. It
+// returns whether the backend has been aborted.
+func (x *exchange) let(next stage) (aborted bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.backend, x.stage = nil, next
+	return x.over != nil || x.left
 }
 
 // overtaken tells whether the term has ended before the backend was reached, and
@@ -481,7 +483,7 @@ func (x *exchange) answer(up *upstream, o outcome) outcome {
 	if err == nil {
 		err = x.passBody(up)
 	}
-	x.let(idle)
+	aborted := x.let(idle)
 	if err != nil {
 		// The client must see that this is not the whole answer.
 		x.client.abort()
@@ -489,7 +491,7 @@ func (x *exchange) answer(up *upstream, o outcome) outcome {
 		x.unfinished(err)
 		return o
 	}
-	if !x.endUpload(up) || !x.res.KeepAlive || len(x.unread) > 0 || x.expired.Load() != notExpired || x.ended() != nil {
+	if !x.endUpload(up) || !x.res.KeepAlive || len(x.unread) > 0 || x.expired.Load() != notExpired || aborted {
 		up.conn.Close()
 		return o
 	}

@@ -15,6 +15,15 @@ import (
 )
 
 var _ = Describe("Upstream", func() {
+	// ask is on a connection that stays: when a client leaves, so does its backend's.
+	ask := func(r *rig, host string) string {
+		GinkgoHelper()
+		c := r.dial()
+		c.send("GET / HTTP/1.1\r\nHost: " + host + "\r\n\r\n")
+		_, body := c.answer("GET")
+		return body
+	}
+
 	It("closes idle connections to make room for one that there is no descriptor for", func() {
 		one, two := startBackend("one", nil), startBackend("two", nil)
 		var short atomic.Bool
@@ -28,12 +37,10 @@ var _ = Describe("Upstream", func() {
 				return dialer.DialContext(ctx, network, address)
 			},
 		})
-		_, body := r.get("one.test", "/")
-		Expect(body).To(Equal("one"))
+		Expect(ask(r, "one.test")).To(Equal("one"))
 		Eventually(r.upstream.Idle).Should(Equal(1))
 		short.Store(true)
-		_, body = r.get("two.test", "/")
-		Expect(body).To(Equal("two"))
+		Expect(ask(r, "two.test")).To(Equal("two"))
 		Eventually(r.upstream.Idle).Should(Equal(1))
 		Expect(r.hints).To(BeEmpty())
 	})
@@ -44,9 +51,8 @@ var _ = Describe("Upstream", func() {
 			{name: "young.test", backends: []string{young.addr}, web: web.HostOptions{PoolIdle: 100 * time.Millisecond}},
 			{name: "closing.test", backends: []string{closing.addr}},
 		}})
-		r.get("young.test", "/")
-		r.get("closing.test", "/")
-		Eventually(r.upstream.Idle).Should(Equal(2))
+		ask(r, "young.test")
+		ask(r, "closing.test")
 		Eventually(r.upstream.Idle, 5*time.Second).Should(Equal(1))
 		closing.server.SetKeepAlivesEnabled(false)
 		Eventually(r.upstream.Idle, 5*time.Second).Should(BeZero())
@@ -55,7 +61,7 @@ var _ = Describe("Upstream", func() {
 	It("keeps as many as it may, and none where it may not", func() {
 		b := startBackend("b", nil)
 		r := startRig(rigOptions{hosts: []hostSpec{{name: "a.test", backends: []string{b.addr}, web: web.HostOptions{Pool: -1}}}})
-		r.get("a.test", "/")
-		Expect(r.upstream.Idle()).To(BeZero())
+		ask(r, "a.test")
+		Consistently(r.upstream.Idle, "50ms").Should(BeZero())
 	})
 })
