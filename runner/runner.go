@@ -487,12 +487,12 @@ func httpView(c web.Counters) *api.HTTP {
 		v.Classes[fmt.Sprintf("%dxx", class)] = c.Classes[class]
 	}
 	v.Latency.SumMs = milliseconds(c.Took)
-	sum := int64(0)
+	bounds, sum := web.Buckets(), int64(0)
 	for i, n := range c.Latency {
 		sum += n
 		b := api.Bucket{Count: sum}
-		if i < len(web.Buckets) {
-			bound := milliseconds(web.Buckets[i])
+		if i < len(bounds) {
+			bound := milliseconds(bounds[i])
 			b.LeMs = &bound
 		}
 		v.Latency.Buckets = append(v.Latency.Buckets, b)

@@ -389,7 +389,7 @@ func (c *conn) decode() (p []byte, done bool, err error) {
 		c.from += int64(n)
 		unread = unread[n:]
 		if c.took += int64(len(data)); c.server.o.MaxBody > 0 && c.took > c.server.o.MaxBody {
-			return nil, false, errBodyLong
+			return nil, false, h1.ErrBodyLong
 		}
 		if done {
 			c.requested, c.remains = h1.None, 0
@@ -400,8 +400,6 @@ func (c *conn) decode() (p []byte, done bool, err error) {
 	}
 	return nil, false, nil
 }
-
-var errBodyLong = &h1.Error{Status: 413, Reason: "body_too_long"}
 
 // trailers came behind the request's body.
 func (c *conn) trailers() []h1.Field { return c.d.incoming.Trailers() }

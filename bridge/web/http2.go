@@ -263,8 +263,8 @@ func (s *stream) serve(o *origin) {
 	s.target = s.server.o.Upstream.target(s.host)
 	limit := s.server.o.MaxBody
 	if limit > 0 && s.r.ContentLength > limit {
-		s.target.stats.refusals.add(errBodyLong.Reason)
-		s.refuse(refusal{errBodyLong.Status, errBodyLong.Reason})
+		s.target.stats.refusals.add(h1.ErrBodyLong.Reason)
+		s.refuse(refusal{h1.ErrBodyLong.Status, h1.ErrBodyLong.Reason})
 		return
 	}
 	s.describe(&s.parsed, o)
@@ -328,7 +328,7 @@ func (s *stream) next() (p []byte, done bool, err error) {
 	n, err := s.r.Body.Read(*s.chunk)
 	s.from += int64(n)
 	if limit := s.server.o.MaxBody; limit > 0 && s.from > limit+int64(len(s.head)) {
-		return nil, false, errBodyLong
+		return nil, false, h1.ErrBodyLong
 	}
 	if err == io.EOF {
 		return (*s.chunk)[:n], true, nil

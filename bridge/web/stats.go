@@ -1,14 +1,17 @@
 package web
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// Buckets are the upper bounds of [Counters].Latency; what is longer than the last
-// is in a bucket of its own.
-var Buckets = [...]time.Duration{
+// Buckets returns the upper bounds of [Counters].Latency; what is longer than the
+// last is in a bucket of its own.
+func Buckets() []time.Duration { return slices.Clone(buckets[:]) }
+
+var buckets = [...]time.Duration{
 	500 * time.Microsecond, time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond,
 	25 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond,
 	time.Second, 2500 * time.Millisecond, 5 * time.Second, 10 * time.Second,
@@ -25,7 +28,7 @@ type Counters struct {
 	FromClients, ToClients int64
 	// Latency counts requests by how long they took, from the whole head to the last
 	// byte of the answer: in each bucket those up to its bound in [Buckets].
-	Latency [len(Buckets) + 1]int64
+	Latency [len(buckets) + 1]int64
 	// Took is the sum of that.
 	Took time.Duration
 	// Retries are attempts beyond the first.
@@ -39,7 +42,7 @@ type stats struct {
 	requests               atomic.Int64
 	classes                [6]atomic.Int64
 	fromClients, toClients atomic.Int64
-	latency                [len(Buckets) + 1]atomic.Int64
+	latency                [len(buckets) + 1]atomic.Int64
 	took                   atomic.Int64
 	retries                atomic.Int64
 	refusals               reasons
@@ -85,13 +88,13 @@ func (s *stats) answered(status int, took time.Duration, from, to int64) {
 	s.fromClients.Add(from)
 	s.toClients.Add(to)
 	s.took.Add(int64(took))
-	for i, bound := range Buckets {
+	for i, bound := range buckets {
 		if took <= bound {
 			s.latency[i].Add(1)
 			return
 		}
 	}
-	s.latency[len(Buckets)].Add(1)
+	s.latency[len(buckets)].Add(1)
 }
 
 func (s *stats) snapshot() Counters {

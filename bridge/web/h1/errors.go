@@ -21,6 +21,9 @@ func (e *Error) Error() string { return e.text }
 // has consumed nothing, so the connection can be handed to an HTTP/2 server as it is.
 var ErrPreface = refusal(505, "preface", "the client speaks HTTP/2")
 
+// ErrBodyLong is for whoever bounds bodies; nothing here does.
+var ErrBodyLong = refusal(413, "body_too_long", "the body is longer than the limit")
+
 var (
 	errTLS          = refusal(400, "tls", "the peer speaks TLS")
 	errFirstByte    = refusal(400, "first_byte", "the first byte is none that a message begins with")
