@@ -1,11 +1,14 @@
 package web_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coder/websocket"
@@ -126,6 +129,55 @@ var _ = Describe("Upgrades", func() {
 		response, _ = c.answer("GET")
 		Expect(response.StatusCode).To(Equal(400), "it is read as the next request, and is none")
 		Expect(strings.Count(b.Got(), "early")).To(Equal(1))
+	})
+
+	It("H34: leaves nothing of upgrades that new active backends overtake", func() {
+		play := func(_ int, c *recorded) {
+			c.head()
+			c.say(switching)
+			c.drain()
+		}
+		addresses := []string{startRecorder(play).addr, startRecorder(play).addr}
+		r := startRig(rigOptions{hosts: []hostSpec{{name: "a.test", backends: addresses[:1], bridge: active}}})
+		var clients sync.WaitGroup
+		stop := make(chan struct{})
+		for range 16 {
+			clients.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					c, err := net.Dial("tcp", r.addr)
+					if err != nil {
+						return
+					}
+					c.SetDeadline(time.Now().Add(5 * time.Second))
+					io.WriteString(c, upgrade)
+					response, err := http.ReadResponse(bufio.NewReader(c), nil)
+					if err == nil && response.StatusCode == http.StatusSwitchingProtocols {
+						// It is cut, sooner or later.
+						io.Copy(io.Discard, c)
+					}
+					c.Close()
+				}
+			})
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		for epoch := range uint64(100) {
+			Eventually(r.bridge.Sessions, "5s", "1ms").ShouldNot(BeEmpty())
+			r.activate("a.test", epoch+2, addresses[(epoch+1)%2])
+			_, err := r.bridge.Host("a.test").AwaitEpoch(ctx, epoch+2)
+			Expect(err).NotTo(HaveOccurred())
+		}
+		close(stop)
+		r.activate("a.test", 300)
+		clients.Wait()
+		Eventually(r.server.Connections).Should(BeZero())
+		Eventually(r.bridge.Sessions).Should(BeEmpty())
+		Expect(r.bridge.Panics()).To(BeZero())
 	})
 
 	Context("with a server and a client of another hand", func() {
