@@ -24,9 +24,14 @@ run: ## Run a whole cluster on this machine, with things to try
 test: tools lint ## Run every check and every spec, with the race detector
 	go test -race -count=1 -p 2 -timeout 20m ./...
 
+# How many requests go past kills of their backends, and how many bytes each way.
+SOAK_POSTS ?= 1000000
+SOAK_BYTES ?= 10737418240
+
 .PHONY: soak
-soak: tools ## Probe real databases 100,000 times each, and look for what is left
+soak: tools ## Probe real databases 100,000 times each, send a million requests past kills, stream 10 GiB both ways
 	SOAK=1 go test -race -count=1 -p 1 -timeout 20m ./monitor/check/mysql ./monitor/check/galera ./monitor/check/postgres -ginkgo.focus-file soak_test.go
+	SOAK_POSTS=$(SOAK_POSTS) SOAK_BYTES=$(SOAK_BYTES) go test -count=1 -timeout 3h ./bridge/web -ginkgo.focus=soak -ginkgo.timeout=3h -ginkgo.v
 
 .PHONY: lint
 lint: ## Check format, vet, staticcheck, the floors and go.mod
@@ -62,7 +67,8 @@ SERVERS := redis-server:redis-server mariadbd:mariadb-server mariadb:mariadb-cli
 # What the specs and the race detector need beside Go.
 .PHONY: tools
 tools: ## Install what the specs need (Debian, as root), or say what is missing
-	@$(call need,gcc:gcc /usr/include/stdlib.h:libc6-dev git:git ip:iproute2 redis-benchmark:redis-tools sysbench:sysbench $(PROXIES) $(SERVERS))
+	@$(call need,gcc:gcc /usr/include/stdlib.h:libc6-dev git:git curl:curl chromium:chromium ip:iproute2 redis-benchmark:redis-tools sysbench:sysbench \
+		$(PROXIES) $(SERVERS))
 
 # need looks for program:package and /file:package pairs. As root it installs the packages that
 # are missing. Otherwise it says which those are: specs that need them are then

@@ -109,8 +109,12 @@ func (a *admission) pick(how route.Choose, c choice) *term {
 		return a.terms[0]
 	}
 	var room [4]int
-	skip := a.skip(room[:0], c.tried)
+	skip := a.skip(room[:0], c.tried, true)
 	i := a.choose(how, c, skip)
+	if i < 0 && len(skip) > 0 && len(c.tried) > 0 {
+		// One that rests may serve again by now; one that was tried has just failed.
+		i = a.choose(how, c, a.skip(room[:0], c.tried, false))
+	}
 	if i < 0 && len(skip) > 0 {
 		i = a.choose(how, c, nil)
 	}
@@ -120,15 +124,15 @@ func (a *admission) pick(how route.Choose, c choice) *term {
 	return a.terms[i]
 }
 
-// skip appends the places of terms that were tried or are resting.
-func (a *admission) skip(places []int, tried []*term) []int {
+// skip appends the places of terms that were tried or, if that matters, are resting.
+func (a *admission) skip(places []int, tried []*term, resting bool) []int {
 	var now time.Time
 	for i, t := range a.terms {
 		if slices.Contains(tried, t) {
 			places = append(places, i)
 			continue
 		}
-		if t.resting.Load() == 0 {
+		if !resting || t.resting.Load() == 0 {
 			continue
 		}
 		if now.IsZero() {
