@@ -143,13 +143,14 @@ func (c *Claim) Upgrade(in *Inbound, p relay.Pair) error {
 	}}
 	p.Limits, p.HalfClosed, p.Done, p.Tag = h.options.Limits, s.halfClosed, s.done, s
 	h.shared.open.Add(1)
+	// From here to Open it is in no list, so that nobody sees or severs it twice. If the
+	// term ends meanwhile, it does not open.
+	c.Release()
 	if _, err := t.set.Open(p); err != nil {
 		h.shared.leave()
 		return err
 	}
-	s.opened()
 	in.budgets = [2]*Budget{}
-	c.Release()
 	return nil
 }
 
