@@ -151,6 +151,7 @@ func (c *Claim) Upgrade(in *Inbound, p relay.Pair) error {
 		return err
 	}
 	in.budgets = [2]*Budget{}
+	s.opened()
 	return nil
 }
 
