@@ -298,9 +298,15 @@ func ask[C, A any](ctx context.Context, commands chan<- C, command C, answers <-
 	case answer = <-answers:
 		return answer, nil
 	case <-stopped:
-		return answer, ErrStopped
 	case <-ctx.Done():
 		return answer, context.Cause(ctx)
+	}
+	select {
+	case answer = <-answers:
+		// It has answered, and then stopped: maybe because of this very command.
+		return answer, nil
+	default:
+		return answer, ErrStopped
 	}
 }
 

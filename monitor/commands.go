@@ -64,6 +64,12 @@ func (m *Monitor) ask(ctx context.Context, c command) (uint64, error) {
 	case r := <-c.reply:
 		return r.epoch, r.err
 	case <-m.stopped:
+	}
+	select {
+	case r := <-c.reply:
+		// It has answered, and then stopped: maybe because of this very command.
+		return r.epoch, r.err
+	default:
 		return 0, bridge.ErrStopped
 	}
 }
