@@ -221,7 +221,10 @@ var _ = Describe("gRPC", func() {
 				in, out := "", ""
 				soon, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
 				defer cancel()
-				Expect(status.Code(client.Invoke(soon, "/spec.S/Wait", &in, &out))).To(Equal(codes.DeadlineExceeded))
+				// The server knows the deadline too, and resets the stream with CANCEL. If that
+				// is first, the client sees a reset whose code the standard library's server
+				// chooses, and that is INTERNAL_ERROR.
+				Expect(status.Code(client.Invoke(soon, "/spec.S/Wait", &in, &out))).To(BeElementOf(codes.DeadlineExceeded, codes.Internal))
 				Eventually(b.left).Should(Receive())
 				stopping, stop := context.WithCancel(ctx)
 				defer stop()
