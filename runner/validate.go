@@ -328,7 +328,9 @@ func (v *validation) host(key string, h Host, taken map[string]string) {
 	v.duration(key+".idle_timeout", h.IdleTimeout, 0)
 	v.duration(key+".half_close_timeout", h.HalfCloseTimeout, time.Millisecond)
 	choose(v, key+".send_proxy", h.SendProxy, bridge.ProxyOff, bridge.ProxyV1, bridge.ProxyV2)
-	choose(v, key+".http.version", h.HTTP.Version, web.HTTP1, web.H2C)
+	if choose(v, key+".http.version", h.HTTP.Version, web.HTTP1, web.H2C) && h.HTTP.Version == web.H2C && h.SendProxy != bridge.ProxyOff && h.SendProxy != "" {
+		v.wrong(key+".send_proxy", "a connection of h2c is shared by clients, and a PROXY header names one: set it to off, or http.version to http/1.1")
+	}
 	v.duration(key+".http.head_timeout", h.HTTP.HeadTimeout, time.Millisecond)
 	v.duration(key+".http.total_timeout", h.HTTP.TotalTimeout, 0)
 	v.duration(key+".http.pool_idle", h.HTTP.PoolIdle, time.Millisecond)

@@ -129,6 +129,9 @@ var _ = DescribeTable("a wrong field", func(change func(*runner.Config), want ..
 	// Listeners.
 	Entry("no hosts", func(c *runner.Config) { c.Hosts = nil }, "hosts: no hosts: at least one is needed"),
 	Entry("a listener without a name", func(c *runner.Config) { c.Listeners[0].Name = "" }, "listeners[0].name: a name must not be empty"),
+	Entry("a PROXY header on connections that clients share", func(c *runner.Config) {
+		c.Hosts[0].HTTP.Version, c.Hosts[0].SendProxy = web.H2C, bridge.ProxyV2
+	}, "hosts[0].send_proxy: a connection of h2c is shared by clients, and a PROXY header names one: set it to off, or http.version to http/1.1"),
 	Entry("two listeners of a name", func(c *runner.Config) {
 		c.Listeners = append(c.Listeners, runner.Listener{Name: "front", Bind: "127.0.0.1:0", Host: "db"})
 	}, `listeners[1].name: "front" is already the name of listeners[0]`),

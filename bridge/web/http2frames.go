@@ -2,6 +2,7 @@ package web
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -16,6 +17,9 @@ import (
 //   - A field that belongs to a connection, and a TE that is not "trailers", make a
 //     request malformed (section 8.2.2), which the library answers with 400. Here they
 //     end the connection.
+//   - An answer that is broken off is reset with INTERNAL_ERROR by the library. Here that
+//     is CANCEL, which is what it means: to gRPC the other one is an error of its own
+//     (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md, Errors).
 //   - A setting may be there more than once (section 6.5.3), which the library refuses.
 //     Here only the last one is passed on.
 type frames struct {
@@ -29,6 +33,7 @@ type frames struct {
 	settings int   // frames of them that have come
 	failure  error // what the fields are to be refused for
 	lost     bool  // the fields cannot be read, as the server will notice
+	out      outgoing
 }
 
 // RFC 9113, sections 4.1 and 6.
@@ -36,12 +41,15 @@ const (
 	frameHeader       = 9
 	frameMax          = 16384
 	frameHeaders      = 1
+	frameReset        = 3
 	frameSettings     = 4
 	frameContinuation = 9
 	flagAck           = 1
 	flagPadded        = 8
 	flagPriority      = 32
 	prefaceLength     = 24
+	codeInternal      = 2
+	codeCancel        = 8
 	headerTable       = 4096 // bytes, as the standard library's server announces
 )
 
@@ -91,7 +99,7 @@ func (f *frames) next() error {
 		}
 		return err
 	}
-	length := int(header[0])<<16 | int(header[1])<<8 | int(header[2])
+	length := frameLength(header)
 	kind, flags := header[3], header[4]
 	looked := kind == frameHeaders || kind == frameContinuation || kind == frameSettings && flags&flagAck == 0
 	if !looked || length > frameMax {
@@ -120,6 +128,8 @@ func (f *frames) next() error {
 	}
 	return nil
 }
+
+func frameLength(header []byte) int { return int(header[0])<<16 | int(header[1])<<8 | int(header[2]) }
 
 // inspect reads the fields in a frame.
 func (f *frames) inspect(kind, flags byte, payload []byte) error {
@@ -206,4 +216,41 @@ func hasSetting(payload []byte, id uint16) bool {
 		}
 	}
 	return false
+}
+
+// outgoing is where in its frames a connection is that is written to.
+type outgoing struct {
+	head [frameHeader]byte
+	have int // bytes of head
+	left int // bytes of the frame behind it
+}
+
+// Write passes frames on, and says CANCEL where the server resets a stream for no
+// reason of its own. The library writes such a frame at once, so it is not in two pieces.
+func (f *frames) Write(p []byte) (int, error) {
+	out := &f.out
+	patched, changed := p, false
+	for at := 0; at < len(p); {
+		if out.left > 0 {
+			n := min(out.left, len(p)-at)
+			out.left -= n
+			at += n
+			continue
+		}
+		n := copy(out.head[out.have:], p[at:])
+		out.have += n
+		at += n
+		if out.have < frameHeader {
+			break
+		}
+		out.have, out.left = 0, frameLength(out.head[:])
+		code := p[at:min(at+4, len(p))]
+		if out.head[3] == frameReset && bytes.Equal(code, []byte{0, 0, 0, codeInternal}) {
+			if !changed {
+				patched, changed = bytes.Clone(p), true
+			}
+			patched[at+3] = codeCancel
+		}
+	}
+	return f.Conn.Write(patched)
 }

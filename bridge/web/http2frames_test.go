@@ -234,3 +234,39 @@ func FuzzFrames(f *testing.F) {
 		}
 	})
 }
+
+// sink is a connection that keeps what is written.
+type sink struct {
+	net.Conn
+	bytes.Buffer
+}
+
+func (s *sink) Write(p []byte) (int, error) { return s.Buffer.Write(p) }
+func (s *sink) Read(p []byte) (int, error)  { return s.Conn.Read(p) }
+
+var _ = Describe("frames that are written", func() {
+	It("reset with CANCEL what the server resets for no reason of its own, and are else as they were", func() {
+		var plain, want bytes.Buffer
+		for _, to := range []*bytes.Buffer{&plain, &want} {
+			f := http2.NewFramer(to, nil)
+			Expect(f.WriteData(1, false, []byte{0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 2})).To(Succeed())
+			code := http2.ErrCodeInternal
+			if to == &want {
+				code = http2.ErrCodeCancel
+			}
+			Expect(f.WriteRSTStream(1, code)).To(Succeed())
+			Expect(f.WriteRSTStream(3, http2.ErrCodeProtocol)).To(Succeed())
+			Expect(f.WriteGoAway(3, http2.ErrCodeInternal, nil)).To(Succeed())
+		}
+		for _, cut := range []int{1, 9, 22} {
+			var got sink
+			f := web.Frames(&got, 32<<10)
+			before := bytes.Clone(plain.Bytes())
+			for _, piece := range [][]byte{plain.Bytes()[:cut], plain.Bytes()[cut:]} {
+				Expect(f.Write(piece)).To(Equal(len(piece)))
+			}
+			Expect(got.Bytes()).To(Equal(want.Bytes()), "cut at %d", cut)
+			Expect(plain.Bytes()).To(Equal(before))
+		}
+	})
+})
