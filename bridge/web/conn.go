@@ -49,7 +49,7 @@ type desk struct {
 	r, w     int    // of it, what is not used
 	out      []byte // of the answer, what is not sent
 	head     []byte // for the backend
-	key      []byte
+	key      []byte // room for a host's name
 	req      h1.Request
 	incoming h1.Chunks
 }
@@ -67,7 +67,10 @@ const (
 )
 
 var desks = sync.Pool{New: func() any {
-	return &desk{in: make([]byte, deskIn), out: make([]byte, 0, deskOut), head: make([]byte, 0, deskOut)}
+	return &desk{
+		in: make([]byte, deskIn), out: make([]byte, 0, deskOut), head: make([]byte, 0, deskOut),
+		key: make([]byte, 0, route.MaxName+1),
+	}
 }}
 
 func newConn(s *Server, in *bridge.Inbound) *conn {
