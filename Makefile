@@ -31,7 +31,7 @@ SOAK_BYTES ?= 10737418240
 .PHONY: soak
 soak: tools ## Probe real databases 100,000 times each, send a million requests past kills, stream 10 GiB both ways
 	SOAK=1 go test -race -count=1 -p 1 -timeout 20m ./monitor/check/mysql ./monitor/check/galera ./monitor/check/postgres -ginkgo.focus-file soak_test.go
-	SOAK_POSTS=$(SOAK_POSTS) SOAK_BYTES=$(SOAK_BYTES) go test -count=1 -timeout 3h ./bridge/web -ginkgo.focus=soak -ginkgo.timeout=3h -ginkgo.v
+	SOAK_POSTS=$(SOAK_POSTS) SOAK_BYTES=$(SOAK_BYTES) go test -v -count=1 -timeout 3h ./bridge/web -ginkgo.focus=soak -ginkgo.timeout=3h -ginkgo.v
 
 .PHONY: lint
 lint: ## Check format, vet, staticcheck, the floors and go.mod
