@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Host is what the table says about one name that clients ask for. A host in a
@@ -20,6 +21,9 @@ type Host struct {
 	Choose Choose `json:"choose,omitempty"`
 	// StickyBy is what a client is known by, if Choose is [Sticky]; else it is zero.
 	StickyBy StickyBy `json:"sticky_by,omitzero"`
+	// Hold is how long a new client may wait for a backend instead of being refused;
+	// 0 is not at all. In JSON it is in nanoseconds.
+	Hold time.Duration `json:"hold,omitzero"`
 	// Backends have names that are unique in the host. There may be none: such a host
 	// is known, but nobody serves it.
 	Backends []Backend `json:"backends"`
@@ -76,6 +80,7 @@ func (h *Host) strings(use func(s *string)) {
 	for i := range h.Backends {
 		use(&h.Backends[i].Name)
 		use(&h.Backends[i].Address)
+		use(&h.Backends[i].Origin)
 	}
 }
 
@@ -114,6 +119,9 @@ func (h *Host) validate() error {
 		wrong("choose is %q, and sticky_by does not say what by", Sticky)
 	} else if h.Choose != Sticky && h.StickyBy != (StickyBy{}) {
 		wrong("sticky_by has no meaning unless choose is %q", Sticky)
+	}
+	if h.Hold < 0 {
+		wrong("hold is 0 or more, not %s", h.Hold)
 	}
 	for i, b := range h.Backends {
 		if err := ValidBackendName(b.Name); err != nil {

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -18,6 +19,21 @@ type Backend struct {
 	// Weight is its part of the new sessions under [Balance], from 0 to [MaxWeight];
 	// 0 is none: the backend is drained. [NewBackend] gives 1.
 	Weight int `json:"weight"`
+	// Origin is whom an access record accounts the backend to, "TYPE#NODE#INSTANCE" as a
+	// routing table in Redis spells it; empty for a backend of a configuration. It is one
+	// string because a table may have millions of them; [Backend.Keys] takes it apart.
+	Origin string `json:"origin,omitempty"`
+}
+
+// NoKey is what stands in an access record where nothing is known.
+const NoKey = "null"
+
+// Keys are the parts of Origin: the version's type, the node and the instance that an
+// access record names, each [NoKey] if it is not known.
+func (b Backend) Keys() (typeID, nodeID, instanceID string) {
+	typeID, rest, _ := strings.Cut(b.Origin, "#")
+	nodeID, instanceID, _ = strings.Cut(rest, "#")
+	return cmp.Or(typeID, NoKey), cmp.Or(nodeID, NoKey), cmp.Or(instanceID, NoKey)
 }
 
 // NewBackend is a backend of weight 1, which is what a backend has whose weight
