@@ -1,0 +1,222 @@
+package table
+
+import (
+	"cmp"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// DefaultTimeout bounds each call to Redis, and each connect. A Redis that is slower is
+// as good as down: its table may be old, and there is a good one at hand.
+const DefaultTimeout = time.Second
+
+// Connection says how Redis is reached. Nothing that prints it shows a password.
+type Connection struct {
+	// URL is one of
+	//
+	//	redis://[USER:PASSWORD@]HOST[:PORT][/DB]
+	//	unix://[USER:PASSWORD@]/PATH/TO/SOCKET[?db=DB]
+	//	redis-sentinel://[USER:PASSWORD@]HOST[:PORT],…/MASTER[/DB]
+	//	redis-cluster://[USER:PASSWORD@]HOST[:PORT],…
+	//
+	// and rediss://, rediss-sentinel:// and rediss-cluster:// speak TLS. The port is 6379,
+	// that of a Sentinel 26379. User and password are in percent-encoding, and are the data
+	// servers'; a password alone is :PASSWORD@.
+	URL string
+	// Username and Password, if set, stand for those in URL.
+	Username, Password string
+	// SentinelUsername and SentinelPassword are for the Sentinels; empty: none.
+	SentinelUsername, SentinelPassword string
+	// TLS is used with the schemes that speak TLS; nil: the system's roots, TLS 1.2.
+	TLS *tls.Config
+	// Timeout bounds each call and each connect; 0: [DefaultTimeout].
+	Timeout time.Duration
+	// Name is shown by CLIENT LIST; it has no spaces. "": none.
+	Name string
+}
+
+// String is the URL without user and password.
+func (c Connection) String() string {
+	scheme, rest, found := strings.Cut(c.URL, "://")
+	if !found {
+		return "a URL without a scheme"
+	}
+	if at := strings.LastIndexByte(rest, '@'); at >= 0 {
+		rest = rest[at+1:]
+	}
+	rest, _, _ = strings.Cut(rest, "?")
+	return scheme + "://" + rest
+}
+
+// GoString is [Connection.String], so that %#v shows no password either.
+func (c Connection) GoString() string { return c.String() }
+
+// LogValue is [Connection.String].
+func (c Connection) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
+// Validate returns what is wrong with c.
+func (c Connection) Validate() error {
+	_, err := c.options()
+	return err
+}
+
+// Connect returns a client, which connects when it is first used. It retries nothing by
+// itself, and each call ends with its context: who calls knows how long to wait and
+// whether a second try is right. Close it.
+func (c Connection) Connect() (redis.UniversalClient, error) {
+	options, err := c.options()
+	if err != nil {
+		return nil, err
+	}
+	return redis.NewUniversalClient(options), nil
+}
+
+// maxDB is the highest database that is believed; more than a server has is its own error.
+const maxDB = 1 << 20
+
+func (c Connection) options() (*redis.UniversalOptions, error) {
+	scheme, rest, found := strings.Cut(c.URL, "://")
+	if !found {
+		return nil, errors.New("a URL of Redis begins with redis://, rediss://, unix://, redis-sentinel:// or redis-cluster://")
+	}
+	timeout := cmp.Or(c.Timeout, DefaultTimeout)
+	o := &redis.UniversalOptions{
+		ClientName:       c.Name,
+		SentinelUsername: c.SentinelUsername, SentinelPassword: c.SentinelPassword,
+		// All defaults for time change between releases, and are too long for us.
+		DialTimeout: timeout, ReadTimeout: timeout, WriteTimeout: timeout, PoolTimeout: timeout,
+		// Without it a context's deadline does not end a read.
+		ContextTimeoutEnabled: true,
+		// Retries are ours, with jitter: 5 dials of 100 ms each would hide a refusal for long.
+		MaxRetries: -1, DialerRetries: 1,
+		// Nothing of RESP3 is needed, and its push messages are one thing more to go wrong.
+		Protocol: 2, DisableIdentity: true,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+		// One loop uses it, and sometimes an operator; pipelines need no pool of their own.
+		PoolSize: 4, PipelinePoolSize: -1,
+	}
+	if at := strings.LastIndexByte(rest, '@'); at >= 0 {
+		user, password, _ := strings.Cut(rest[:at], ":")
+		var errs [2]error
+		o.Username, errs[0] = url.PathUnescape(user)
+		o.Password, errs[1] = url.PathUnescape(password)
+		if errs[0] != nil || errs[1] != nil {
+			// The error of the parser would quote the password.
+			return nil, errors.New("the user or the password in the URL of Redis is not in percent-encoding")
+		}
+		rest = rest[at+1:]
+	}
+	o.Username, o.Password = cmp.Or(c.Username, o.Username), cmp.Or(c.Password, o.Password)
+
+	rest, query, asks := strings.Cut(rest, "?")
+	if scheme == "unix" {
+		return o, c.socket(o, rest, query)
+	}
+	if asks {
+		return nil, fmt.Errorf("%s:// takes nothing after a question mark", scheme)
+	}
+	if plain, secure := strings.CutPrefix(scheme, "rediss"); secure {
+		scheme = "redis" + plain
+		o.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+		if c.TLS != nil {
+			o.TLSConfig = c.TLS.Clone()
+		}
+	}
+	port := "6379"
+	switch scheme {
+	case "redis", "redis-cluster":
+	case "redis-sentinel":
+		port = "26379"
+	default:
+		return nil, fmt.Errorf("%s:// is no scheme of Redis: use redis, rediss, unix, redis-sentinel or redis-cluster", scheme)
+	}
+	hosts, path, _ := strings.Cut(rest, "/")
+	for _, host := range strings.Split(hosts, ",") {
+		addr, err := address(host, port)
+		if err != nil {
+			return nil, err
+		}
+		o.Addrs = append(o.Addrs, addr)
+	}
+	if o.TLSConfig != nil && o.TLSConfig.ServerName == "" && scheme == "redis" {
+		o.TLSConfig.ServerName, _, _ = net.SplitHostPort(o.Addrs[0])
+	}
+	return o, shape(o, scheme, path)
+}
+
+// shape sets what the scheme and the path say.
+func shape(o *redis.UniversalOptions, scheme, path string) (err error) {
+	switch scheme {
+	case "redis":
+		if len(o.Addrs) > 1 {
+			return errors.New("redis:// has one address: write redis-sentinel:// or redis-cluster:// for more")
+		}
+		o.DB, err = database(path)
+	case "redis-sentinel":
+		master, db, _ := strings.Cut(path, "/")
+		if master == "" {
+			return errors.New("redis-sentinel:// needs the name of the master, as in redis-sentinel://HOST,HOST/MASTER")
+		}
+		o.MasterName = master
+		o.DB, err = database(db)
+	case "redis-cluster":
+		if path != "" {
+			return errors.New("a Redis Cluster has no databases: nothing may follow the addresses")
+		}
+		o.IsClusterMode = true
+	}
+	return err
+}
+
+func (c Connection) socket(o *redis.UniversalOptions, path, query string) error {
+	if !strings.HasPrefix(path, "/") {
+		return errors.New("unix:// needs the whole path of the socket, as in unix:///run/redis.sock")
+	}
+	if query != "" {
+		db, found := strings.CutPrefix(query, "db=")
+		if !found {
+			return errors.New("unix:// takes db=NUMBER after the question mark, and nothing else")
+		}
+		var err error
+		if o.DB, err = database(db); err != nil {
+			return err
+		}
+	}
+	// The client takes an address that begins with a slash for a socket.
+	o.Addrs = []string{path}
+	return nil
+}
+
+// address is host with port unless it has one.
+func address(host, port string) (string, error) {
+	if h, p, err := net.SplitHostPort(host); err == nil {
+		host, port = h, p
+	} else {
+		host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 || host == "" {
+		return "", errors.New("an address of Redis is HOST or HOST:PORT, an IPv6 address being in brackets")
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+func database(text string) (int, error) {
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 || n > maxDB {
+		return 0, errors.New("a database of Redis is a number from 0")
+	}
+	return n, nil
+}

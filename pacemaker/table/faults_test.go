@@ -1,0 +1,392 @@
+package table_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"github.com/redis/go-redis/v9"
+
+	"switchboard/fixtures/servers"
+	"switchboard/pacemaker/table"
+)
+
+// link is a TCP relay between a watcher and its Redis, on which things go wrong.
+type link struct {
+	listener net.Listener
+	to       string
+	// delay is for each piece of an answer; cut, if it is not 0, is at how many bytes of
+	// answers a connection ends.
+	delay atomic.Int64
+	cut   atomic.Int64
+	// cuts counts the answers that were cut.
+	cuts atomic.Int64
+
+	mu    sync.Mutex
+	conns []net.Conn
+	tasks sync.WaitGroup
+}
+
+// startLink relays to an address until the spec ends.
+func startLink(to string) *link {
+	GinkgoHelper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	Expect(err).NotTo(HaveOccurred())
+	l := &link{listener: listener, to: to}
+	l.tasks.Go(l.accept)
+	DeferCleanup(func() {
+		listener.Close()
+		l.sever()
+		l.tasks.Wait()
+	})
+	return l
+}
+
+func (l *link) url() string { return "redis://" + l.listener.Addr().String() }
+
+func (l *link) accept() {
+	for {
+		client, err := l.listener.Accept()
+		if err != nil {
+			return
+		}
+		server, err := net.Dial("tcp", l.to)
+		if err != nil {
+			client.Close()
+			continue
+		}
+		l.mu.Lock()
+		l.conns = append(l.conns, client, server)
+		l.mu.Unlock()
+		l.tasks.Go(func() {
+			// Without their types: a splice would leave pipes for later ones.
+			io.Copy(struct{ io.Writer }{server}, struct{ io.Reader }{client})
+			server.Close()
+		})
+		l.tasks.Go(func() { l.answer(client, server) })
+	}
+}
+
+// answer relays answers, and lets them go wrong.
+func (l *link) answer(client, server net.Conn) {
+	defer client.Close()
+	buffer := make([]byte, 4096)
+	left := l.cut.Load()
+	for {
+		n, err := server.Read(buffer)
+		if err != nil {
+			return
+		}
+		if d := time.Duration(l.delay.Load()); d > 0 {
+			late := time.NewTimer(d)
+			<-late.C
+		}
+		if left > 0 {
+			if int64(n) >= left {
+				client.Write(buffer[:left-1])
+				server.Close()
+				l.cuts.Add(1)
+				return
+			}
+			left -= int64(n)
+		}
+		if _, err := client.Write(buffer[:n]); err != nil {
+			server.Close()
+			return
+		}
+	}
+}
+
+// sever ends all connections.
+func (l *link) sever() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, conn := range l.conns {
+		conn.Close()
+	}
+	l.conns = nil
+}
+
+var _ = Describe("Watcher and a Redis that fails", func() {
+	ctx := context.Background()
+
+	// begin has a server with one host, and a watcher that follows it over a link.
+	begin := func(redis *servers.Redis) (s *server, l *link, client redis.UniversalClient, writer *table.Writer, w *watched) {
+		GinkgoHelper()
+		s = startRedis(redis)
+		client = connect(s.url())
+		writer = newWriter(client)
+		apply(writer, table.Add("a", instance(1)))
+		l = startLink(s.Addr())
+		w = watch(l.url())
+		w.fresh(1)
+		return s, l, client, writer, w
+	}
+
+	It("goes on when Redis is killed and comes back with what it had", func() {
+		s, _, _, writer, w := begin(&servers.Redis{Dir: GinkgoT().TempDir(), Config: []string{"appendonly yes", "appendfsync always"}})
+		before := w.table()
+		s.kill()
+		Eventually(func() bool { return w.state().Stale }).Should(BeTrue())
+		Expect(w.table()).To(BeIdenticalTo(before))
+		s.start()
+		w.fresh(1)
+		Expect(w.table()).To(BeIdenticalTo(before))
+		apply(writer, table.Add("b", instance(2)))
+		w.shows("b", at(2))
+	})
+
+	It("keeps its table when Redis comes back empty", func() {
+		s, _, _, writer, w := begin(new(servers.Redis))
+		s.kill()
+		s.start()
+		w.alarmed("serial 0 with another table than ours")
+		w.shows("a", at(1))
+		for n := range 2 {
+			apply(writer, table.Add("b", instance(n+2)))
+		}
+		w.shows("b", at(2), at(3))
+		w.shows("a")
+		w.fresh(2)
+	})
+
+	It("keeps its table when Redis comes back older, until its serial passes", func() {
+		s, _, client, writer, w := begin(&servers.Redis{Dir: GinkgoT().TempDir(), Config: []string{"dbfilename t.rdb"}})
+		Expect(client.Save(ctx).Err()).To(Succeed())
+		apply(writer, table.Replace("a", table.Options{}, nil, instance(2)))
+		apply(writer, table.Add("b", instance(3)))
+		w.shows("b", at(3))
+		s.kill()
+		s.start()
+		w.alarmed("Redis is at serial 1 with another table than ours, which is at 3")
+		// The instance that the older table names may be another app's by now.
+		apply(writer, table.Add("c", instance(4)))
+		apply(writer, table.Add("c", instance(5)))
+		w.alarmed("Redis is at serial 3 with another table than ours, which is at 3")
+		Expect(w.backends("a")).To(Equal([]string{at(2)}))
+		apply(writer, table.Add("c", instance(6)))
+		w.shows("a", at(1))
+		w.shows("b")
+		w.fresh(4)
+	})
+
+	It("notices that Redis is frozen, and goes on when it is not", func() {
+		s, _, _, writer, w := begin(new(servers.Redis))
+		s.Pause()
+		w.stale("does not answer in time")
+		w.shows("a", at(1))
+		s.Continue()
+		w.fresh(1)
+		apply(writer, table.Add("b", instance(2)))
+		w.shows("b", at(2))
+	})
+
+	It("is not held up when Redis takes 2 s to answer", func() {
+		_, l, _, writer, w := begin(new(servers.Redis))
+		l.delay.Store(int64(2 * time.Second))
+		w.stale("does not answer in time")
+		apply(writer, table.Add("b", instance(2)))
+		Expect(w.backends("a")).To(Equal([]string{at(1)}))
+		l.delay.Store(0)
+		w.shows("b", at(2))
+		w.fresh(2)
+	})
+
+	It("takes nothing from an answer that is cut", func() {
+		_, l, _, writer, w := begin(new(servers.Redis))
+		serial := uint64(1)
+		for at := int64(1); at < 300; at += 37 {
+			l.cut.Store(at)
+			serial = apply(writer, table.Replace("a", table.Options{}, nil, instance(int(at)))).Serial
+			l.sever()
+			before := l.cuts.Load()
+			Eventually(l.cuts.Load).Should(BeNumerically(">", before))
+			Expect(w.table().Get("a").Backends).To(HaveLen(1))
+		}
+		l.cut.Store(0)
+		l.sever()
+		w.fresh(serial)
+		Expect(w.table().Get("a").Backends).To(HaveLen(1))
+	})
+
+	It("comes back when its connection is killed, as for an output buffer that is full", func() {
+		_, _, client, writer, w := begin(new(servers.Redis))
+		for n := range 5 {
+			Expect(client.ClientKillByFilter(ctx, "TYPE", "normal", "SKIPME", "yes").Err()).To(Succeed())
+			apply(writer, table.Replace("a", table.Options{}, nil, instance(n+2)))
+			w.shows("a", at(n+2))
+		}
+		Expect(w.state().Failures).NotTo(BeZero())
+	})
+
+	It("says what the matter is with a password, and shows none", func() {
+		s, _, client, writer, w := begin(&servers.Redis{})
+		Expect(client.ConfigSet(ctx, "requirepass", "s3cret").Err()).To(Succeed())
+		client.ClientKillByFilter(ctx, "TYPE", "normal", "SKIPME", "yes")
+		w.stale("Redis wants a password")
+		w.shows("a", at(1))
+		wrong := watch("redis://:wr0ng@" + s.Addr())
+		wrong.stale("Redis refuses the user or the password")
+		Expect(fmt.Sprintf("%+v", wrong.state())).NotTo(ContainSubstring("wr0ng"))
+		Expect(wrong.table()).To(BeNil())
+		// Not a storm: a second apart at the end.
+		Eventually(func() uint64 { return wrong.state().Failures }).Should(BeNumerically(">=", 4))
+		Expect(wrong.state().Failures).To(BeNumerically("<", 100))
+		Expect(client.ConfigSet(ctx, "requirepass", "").Err()).To(Succeed())
+		apply(writer, table.Add("b", instance(2)))
+		w.shows("b", at(2))
+	})
+
+	It("says what a user lacks", func() {
+		s, _, client, _, _ := begin(new(servers.Redis))
+		Expect(client.Do(ctx, "ACL", "SETUSER", "blind", "on", ">pw", "~other:*", "+@all").Err()).To(Succeed())
+		w := watch("redis://blind:pw@" + s.Addr())
+		w.stale("the user may not do that: grant it read access")
+		Expect(w.table()).To(BeNil())
+		Expect(client.Do(ctx, "ACL", "SETUSER", "reader", "on", ">pw", "~switchboard:*", "+@read", "+multi", "+exec", "+info").Err()).To(Succeed())
+		watch("redis://reader:pw@" + s.Addr()).fresh(1)
+	})
+
+	It("warns of a Redis that may drop the table", func() {
+		s := startRedis(&servers.Redis{Config: []string{"maxmemory 100mb", "maxmemory-policy allkeys-lru"}})
+		w := watch(s.url())
+		Eventually(func() string { return w.state().Warning }).Should(ContainSubstring("allkeys-lru"))
+	})
+
+	It("keeps its table when keys of the table have the wrong type", func() {
+		_, _, client, writer, w := begin(new(servers.Redis))
+		for _, key := range []string{"switchboard:serial", "switchboard:changes"} {
+			Expect(client.Rename(ctx, key, "kept").Err()).To(Succeed())
+			Expect(client.SAdd(ctx, key, "x").Err()).To(Succeed())
+			w.stale("a key of the table has the wrong type")
+			w.shows("a", at(1))
+			Expect(client.Rename(ctx, "kept", key).Err()).To(Succeed())
+			w.fresh(1)
+		}
+		Expect(client.Set(ctx, "switchboard:serial", "many", 0).Err()).To(Succeed())
+		w.stale("the serial in Redis is no number")
+		Expect(client.Set(ctx, "switchboard:serial", 1, 0).Err()).To(Succeed())
+		w.fresh(1)
+		apply(writer, table.Add("b", instance(2)))
+		w.shows("b", at(2))
+	})
+
+	DescribeTable("keeps its table while Redis answers with an error",
+		func(answer, reason string) {
+			mini, client := startMini()
+			writer := newWriter(client)
+			apply(writer, table.Add("a", instance(1)))
+			w := watch("redis://" + mini.Addr())
+			w.fresh(1)
+			mini.SetError(answer)
+			w.stale(reason)
+			w.shows("a", at(1))
+			mini.SetError("")
+			w.fresh(1)
+			apply(writer, table.Add("b", instance(2)))
+			w.shows("b", at(2))
+		},
+		Entry("loading", "LOADING Redis is loading the dataset in memory", "Redis is loading its data"),
+		Entry("busy", "BUSY Redis is busy running a script", "busy with a script"),
+		Entry("no memory", "OOM command not allowed when used memory > 'maxmemory'", "no memory left"),
+		Entry("no disk", "MISCONF Redis is configured to save RDB snapshots", "cannot save its data"),
+		Entry("moved", "MOVED 3999 127.0.0.1:6381", "must begin with redis-cluster://"),
+		Entry("a cluster that is down", "CLUSTERDOWN Hash slot not served", "Redis Cluster is down"),
+		Entry("a replica without its master", "MASTERDOWN Link with MASTER is down", "has lost its master"),
+		Entry("read only", "READONLY You can't write against a read only replica.", "a replica"),
+		Entry("something new", "NEWERR what is this", "NEWERR what is this"),
+	)
+
+	It("reads over a Unix socket", func() {
+		s := startRedis(&servers.Redis{Socket: filepath.Join(GinkgoT().TempDir(), "redis.sock")})
+		url := "unix://" + s.Addr() + "?db=2"
+		apply(newWriter(connect(url)), table.Add("a", instance(1)))
+		watch(url).shows("a", at(1))
+	})
+
+	It("works on a Redis Cluster", func() {
+		s := startRedis(&servers.Redis{Dir: GinkgoT().TempDir(), Config: []string{"cluster-enabled yes"}})
+		node := connect(s.url())
+		Expect(node.Do(ctx, "CLUSTER", "ADDSLOTSRANGE", 0, 16383).Err()).To(Succeed())
+		Eventually(func() (string, error) { return node.ClusterInfo(ctx).Result() }).Should(ContainSubstring("cluster_state:ok"))
+		url := "redis-cluster://" + s.Addr()
+		_, err := table.NewWriter(table.WriterOptions{Client: connect(url)})
+		Expect(err).To(MatchError(ContainSubstring("must carry a hash tag")))
+		writer, err := table.NewWriter(table.WriterOptions{Client: connect(url), Prefix: "{switchboard}:", Timeout: soon})
+		Expect(err).NotTo(HaveOccurred())
+		apply(writer, table.Add("a", instance(1)), table.SetWeights("a", map[string]int{"i1": 2}))
+		w := watch(url, func(o *table.WatcherOptions) { o.Prefix = "{switchboard}:" })
+		w.fresh(1)
+		apply(writer, table.Add("b", instance(2)))
+		w.shows("b", at(2))
+		Expect(w.table().Get("a").Backends[0].Weight).To(Equal(2))
+		s.kill()
+		Eventually(func() bool { return w.state().Stale }).Should(BeTrue())
+		w.shows("a", at(1))
+	})
+
+	It("reads a replica on its machine, and goes on when the master is gone", func() {
+		master := startRedis(new(servers.Redis))
+		replica := startRedis(&servers.Redis{ReplicaOf: master.Addr()})
+		apply(newWriter(connect(master.url())), table.Add("a", instance(1)))
+		w := watch(replica.url())
+		w.fresh(1)
+		master.kill()
+		w.stale("Redis is a replica that does not hear its master")
+		w.shows("a", at(1))
+		// An empty master makes its replica empty as well.
+		master.start()
+		w.alarmed("serial 0 with another table than ours")
+		w.shows("a", at(1))
+	})
+
+	DescribeTable("follows the master that Sentinel promotes",
+		func(end func(*server)) {
+			master := startRedis(&servers.Redis{Config: []string{"min-replicas-to-write 0"}})
+			replica := startRedis(&servers.Redis{ReplicaOf: master.Addr()})
+			host, port, err := net.SplitHostPort(master.Addr())
+			Expect(err).NotTo(HaveOccurred())
+			sentinel := startRedis(&servers.Redis{Sentinel: true, Config: []string{
+				"sentinel monitor cache " + host + " " + port + " 1", "sentinel down-after-milliseconds cache 500",
+				"sentinel failover-timeout cache 2000",
+			}})
+			apply(newWriter(connect(master.url())), table.Add("a", instance(1)))
+			promoted := connect(replica.url())
+			Eventually(func() (string, error) { return promoted.Get(ctx, "switchboard:serial").Result() }).Should(Equal("1"))
+			watcher := redis.NewSentinelClient(&redis.Options{Addr: sentinel.Addr()})
+			DeferCleanup(watcher.Close)
+			Eventually(func() (int, error) {
+				replicas, err := watcher.Replicas(ctx, "cache").Result()
+				return len(replicas), err
+			}).WithTimeout(2 * soon).Should(Equal(1))
+			w := watch("redis-sentinel://" + sentinel.Addr() + "/cache")
+			w.fresh(1)
+			end(master)
+			Eventually(func() bool { return w.state().Stale }).Should(BeTrue())
+			w.shows("a", at(1))
+			writer := newWriter(promoted)
+			Eventually(func() error {
+				_, err := writer.Apply(ctx, table.Add("b", instance(2)))
+				return err
+			}).WithTimeout(2 * soon).Should(Succeed())
+			w.shows("b", at(2))
+			w.fresh(2)
+		},
+		Entry("when the master is killed", func(s *server) { s.kill() }),
+		Entry("when the master is frozen", func(s *server) { s.Pause() }),
+	)
+
+	It("stops at once though Redis is frozen", func() {
+		s, _, _, _, w := begin(new(servers.Redis))
+		s.Pause()
+		w.stop()
+		s.Continue()
+	})
+})
