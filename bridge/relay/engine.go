@@ -46,6 +46,9 @@ type Conn interface {
 	Abort()
 	// CloseWrite passes an end on: the peer reads what was written, and then the end.
 	CloseWrite() error
+	// WriteBoth is Write of one buffer and then the other, in one call of the system
+	// where there is such a thing.
+	WriteBoth(first, second []byte) (n int, err error)
 	// ReadLent is Read into a buffer that is asked for when there is something to
 	// read: a Conn that waits holds none. The buffer is the caller's when something
 	// was read, else it has been returned.

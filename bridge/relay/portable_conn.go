@@ -113,19 +113,28 @@ func (l *lent) onReadable(fd uintptr) bool {
 }
 
 // Write writes all of p, or returns why not.
-func (c *socket) Write(p []byte) (int, error) {
+func (c *socket) Write(p []byte) (int, error) { return c.WriteBoth(p, nil) }
+
+// WriteBoth writes all of both, or returns why not.
+func (c *socket) WriteBoth(first, second []byte) (int, error) {
 	if c.raw == nil {
-		return c.Conn.Write(p)
+		n, err := c.Conn.Write(first)
+		if err == nil && len(second) > 0 {
+			var more int
+			more, err = c.Conn.Write(second)
+			n += more
+		}
+		return n, err
 	}
 	if c.sent == nil {
 		c.sent = &sent{}
 		c.sent.write = c.sent.onWritable
 	}
 	s := c.sent
-	s.rest, s.err = p, nil
+	s.first, s.second, s.err = first, second, nil
 	err := c.raw.Write(s.write)
-	n := len(p) - len(s.rest)
-	s.rest = nil
+	n := len(first) + len(second) - len(s.first) - len(s.second)
+	s.first, s.second = nil, nil
 	if err == nil {
 		err = s.err
 	}
@@ -134,18 +143,19 @@ func (c *socket) Write(p []byte) (int, error) {
 
 // sent is what Write needs, bound once so that a write allocates nothing.
 type sent struct {
-	write func(fd uintptr) bool
-	rest  []byte
-	err   error
+	write         func(fd uintptr) bool
+	first, second []byte // what is left of both
+	err           error
 }
 
 // onWritable writes until nothing is left and returns true then, or returns false to
 // be called again.
 func (s *sent) onWritable(fd uintptr) bool {
-	for len(s.rest) > 0 {
-		switch n, errno := write(fd, s.rest); {
+	for len(s.first)+len(s.second) > 0 {
+		switch n, errno := writeBoth(fd, s.first, s.second); {
 		case n > 0:
-			s.rest = s.rest[n:]
+			of := min(n, len(s.first))
+			s.first, s.second = s.first[of:], s.second[n-of:]
 		case errno == unix.EAGAIN:
 			return false
 		case errno != unix.EINTR:

@@ -34,6 +34,23 @@ func write(fd uintptr, p []byte) (n int, err syscall.Errno) {
 	return int(r), errno
 }
 
+// writeBoth is [write] of two buffers, in one call.
+func writeBoth(fd uintptr, first, second []byte) (n int, err syscall.Errno) {
+	switch {
+	case len(second) == 0:
+		return write(fd, first)
+	case len(first) == 0:
+		return write(fd, second)
+	}
+	parts := [2]unix.Iovec{{Base: unsafe.SliceData(first)}, {Base: unsafe.SliceData(second)}}
+	parts[0].SetLen(len(first))
+	parts[1].SetLen(len(second))
+	message := unix.Msghdr{Iov: &parts[0]}
+	message.SetIovlen(len(parts))
+	r, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&message)), unix.MSG_NOSIGNAL)
+	return int(r), errno
+}
+
 // quiet tells whether a socket has nothing to read: no byte, no end, no error. It asks
 // for a byte and leaves it there.
 func quiet(fd uintptr) bool {

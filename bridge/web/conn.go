@@ -483,21 +483,33 @@ func (c *conn) write(p []byte) error {
 		}
 		return c.flush()
 	}
-	if err := c.flush(); err != nil {
-		return err
+	out := c.d.out
+	c.d.out = out[:0]
+	var err error
+	if c.net == net.Conn(c.raw) {
+		var n int
+		n, err = c.raw.WriteBoth(out, p)
+		c.to += int64(n)
+	} else if err = c.flushed(out); err == nil {
+		err = c.send(p)
 	}
 	if c.chunking {
 		c.d.out = append(c.d.out, h1.CRLF...)
 	}
-	return c.send(p)
+	return err
 }
 
 func (c *conn) flush() error {
-	if len(c.d.out) == 0 {
-		return nil
-	}
 	out := c.d.out
 	c.d.out = out[:0]
+	return c.flushed(out)
+}
+
+// flushed sends what was kept, if there is anything.
+func (c *conn) flushed(out []byte) error {
+	if len(out) == 0 {
+		return nil
+	}
 	return c.send(out)
 }
 
