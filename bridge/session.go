@@ -62,7 +62,9 @@ func (s *session) serve(in *Inbound, stopping context.Context, join func(in *Inb
 		s.refuse(in.client, err)
 		return
 	}
-	s.record.Client = in.source.String()
+	if in.proxy.expected() {
+		s.record.Client = in.source.String()
+	}
 	if err := join(in, s); err != nil {
 		s.refuse(in.client, err)
 	}
@@ -133,6 +135,9 @@ const dialRetries = 1
 // choice is what a client without a request is chosen a backend by: its address.
 func (h *Host) choice(in *Inbound) choice {
 	c := choice{random: rand.Uint64()}
+	if _, sticky := h.StickyBy(); !sticky {
+		return c
+	}
 	if from, ok := addrPort(in.source); ok {
 		c.key = from.Addr().AppendTo(nil)
 	}
