@@ -134,17 +134,7 @@ func (b *Bridge) Attach(f Front) { b.fronts = append(b.fronts, f) }
 // Dial connects to a backend's address for something that is no session of a term,
 // before ctx ends.
 func (b *Bridge) Dial(ctx context.Context, address string) (relay.Conn, error) {
-	addresses, err := b.shared.resolve(ctx, address)
-	if err != nil {
-		return nil, err
-	}
-	for _, a := range addresses {
-		var conn relay.Conn
-		if conn, err = b.shared.engine.Dial(ctx, a); err == nil {
-			return conn, nil
-		}
-	}
-	return nil, err
+	return b.shared.dial(ctx, address)
 }
 
 // Engine is the engine that relays.

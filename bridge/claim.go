@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
 	"switchboard/bridge/relay"
@@ -121,15 +120,9 @@ func (c *Claim) Dial() (relay.Conn, error) { return c.host.dial(c.term) }
 // the monitor is told to look, and others are chosen for a moment. An error that
 // is no fault of the backend's is ignored.
 func (c *Claim) Suspect(err error) {
-	if Shortage(err) || c.term.ctx.Err() != nil {
-		return
+	if c.term.ctx.Err() == nil {
+		c.host.suspect(c.term, "request failed", err)
 	}
-	c.term.rest(c.host)
-	c.host.shared.hints(Hint{
-		Host: c.host.name, Backend: c.term.backend.Name,
-		Refused: errors.Is(err, syscall.ECONNREFUSED),
-		Detail:  "request failed: " + plain(err),
-	})
 }
 
 // Upgrade makes a relayed session of a request whose both sides are to be bridged

@@ -109,7 +109,7 @@ func (h *Host) join(in *Inbound, s *session) error {
 		if errors.Is(err, errTrafficOff) {
 			return err
 		}
-		h.suspect(t, err)
+		h.suspect(t, "dialing", err)
 		if pick.tried = append(pick.tried, t); h.balances() && len(pick.tried) <= dialRetries {
 			continue
 		}
@@ -242,15 +242,9 @@ func (h *Host) dial(t *term) (relay.Conn, error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	addresses, err := h.shared.resolve(ctx, t.backend.Address)
-	if err != nil {
-		return nil, err
-	}
-	for i, address := range addresses {
-		var conn relay.Conn
-		if conn, err = h.dialOne(ctx, address, len(addresses)-i); err == nil {
-			return conn, nil
-		}
+	conn, err := h.shared.dial(ctx, t.backend.Address)
+	if err == nil {
+		return conn, nil
 	}
 	if cause := context.Cause(ctx); cause != nil {
 		return nil, cause
@@ -258,19 +252,34 @@ func (h *Host) dial(t *term) (relay.Conn, error) {
 	return nil, err
 }
 
+// dial connects to the first of an address's addresses that can be connected to.
+func (sh *shared) dial(ctx context.Context, address string) (relay.Conn, error) {
+	addresses, err := sh.resolve(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	for i, a := range addresses {
+		var conn relay.Conn
+		if conn, err = sh.dialOne(ctx, a, len(addresses)-i); err == nil {
+			return conn, nil
+		}
+	}
+	return nil, err
+}
+
 // dialOne gives one of a name's addresses its share of the time that is left.
-func (h *Host) dialOne(ctx context.Context, address string, share int) (relay.Conn, error) {
+func (sh *shared) dialOne(ctx context.Context, address string, share int) (relay.Conn, error) {
 	if deadline, ok := ctx.Deadline(); ok && share > 1 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, time.Until(deadline)/time.Duration(share), ErrDialTimeout)
 		defer cancel()
 	}
-	return h.shared.engine.Dial(ctx, address)
+	return sh.engine.Dial(ctx, address)
 }
 
-// suspect gives the monitor a hint about a backend that could not be dialed, unless
-// the fault is ours.
-func (h *Host) suspect(t *term, err error) {
+// suspect gives the monitor a hint about a backend that has failed, in words what
+// with, and lets it rest, unless the fault is ours.
+func (h *Host) suspect(t *term, what string, err error) {
 	if Shortage(err) {
 		return
 	}
@@ -278,7 +287,7 @@ func (h *Host) suspect(t *term, err error) {
 	h.shared.hints(Hint{
 		Host: h.name, Backend: t.backend.Name,
 		Refused: errors.Is(err, syscall.ECONNREFUSED),
-		Detail:  "dialing: " + plain(err),
+		Detail:  what + ": " + plain(err),
 	})
 }
 

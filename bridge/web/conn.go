@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -315,23 +316,10 @@ func (c *conn) refuseHead(err error) bool {
 // dispatch finds the host and takes the request to it. It returns the status that was
 // answered.
 func (c *conn) dispatch(began time.Time) (status int) {
-	c.target = nil
 	r := &c.d.req
-	key, ok := route.Key(c.d.key[:0], r.Authority)
-	if !ok {
-		c.server.refusals.add("host")
-		c.keep = false
-		return c.refuse(refusal{status: 400, reason: "host"})
-	}
-	c.host = c.server.lookup(key)
-	if c.host == nil {
-		c.server.refusals.add("unknown_host")
-		return c.refuse(refusal{status: 404, reason: "unknown_host"})
-	}
-	c.target = c.server.o.Upstream.target(c.host)
-	if limit := c.server.o.MaxBody; limit > 0 && r.Framing == h1.Length && r.Length > limit {
-		c.target.stats.refusals.add("body_too_long")
-		return c.refuse(refusal{status: 413, reason: "body_too_long"})
+	if why, found := c.find(r, c.d.key[:0]); !found {
+		c.keep = c.keep && why.status != http.StatusBadRequest
+		return c.refuse(why)
 	}
 	c.prepare(r)
 	return c.run(began)

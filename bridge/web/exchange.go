@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 
 	"switchboard/bridge"
 	"switchboard/bridge/relay"
+	"switchboard/bridge/route"
 	"switchboard/bridge/web/h1"
 )
 
@@ -290,6 +292,31 @@ func (x *exchange) overtaken() bool {
 	moved := x.moved
 	x.moved, x.stage = false, waiting
 	return moved
+}
+
+// find finds the host that a request is for, and returns why the request is refused
+// if it is: then there is no target, or the host does not want it. room is for the
+// host's name.
+func (x *exchange) find(r *h1.Request, room []byte) (why refusal, found bool) {
+	x.target = nil
+	key, ok := route.Key(room, r.Authority)
+	if !ok {
+		why = refusal{http.StatusBadRequest, "host"}
+		x.server.refusals.add(why.reason)
+		return why, false
+	}
+	if x.host = x.server.o.Bridge.Lookup(key); x.host == nil {
+		why = refusal{http.StatusNotFound, "unknown_host"}
+		x.server.refusals.add(why.reason)
+		return why, false
+	}
+	x.target = x.server.o.Upstream.target(x.host)
+	if limit := x.server.o.MaxBody; limit > 0 && r.Framing == h1.Length && r.Length > limit {
+		why = refusal{h1.ErrBodyLong.Status, h1.ErrBodyLong.Reason}
+		x.target.stats.refusals.add(why.reason)
+		return why, false
+	}
+	return refusal{}, true
 }
 
 // run takes the request to a backend and the answer back, and returns the answer's

@@ -15,7 +15,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"switchboard/bridge/route"
 	"switchboard/bridge/web/h1"
 )
 
@@ -249,22 +248,8 @@ func (s *stream) serve(o *origin) {
 		s.refuse(refusal{bad.Status, bad.Reason})
 		return
 	}
-	key, ok := route.Key(nil, s.parsed.Authority)
-	if !ok {
-		s.server.refusals.add("host")
-		s.refuse(refusal{http.StatusBadRequest, "host"})
-		return
-	}
-	if s.host = s.server.lookup(key); s.host == nil {
-		s.server.refusals.add("unknown_host")
-		s.refuse(refusal{http.StatusNotFound, "unknown_host"})
-		return
-	}
-	s.target = s.server.o.Upstream.target(s.host)
-	limit := s.server.o.MaxBody
-	if limit > 0 && s.r.ContentLength > limit {
-		s.target.stats.refusals.add(h1.ErrBodyLong.Reason)
-		s.refuse(refusal{h1.ErrBodyLong.Status, h1.ErrBodyLong.Reason})
+	if why, found := s.find(&s.parsed, nil); !found {
+		s.refuse(why)
 		return
 	}
 	s.describe(&s.parsed, o)

@@ -223,9 +223,6 @@ func (s *Server) serve(c *conn) {
 	c.serve()
 }
 
-// lookup finds the host for a name off the wire.
-func (s *Server) lookup(key []byte) *bridge.Host { return s.o.Bridge.Lookup(key) }
-
 // proto is the scheme that clients of this server use.
 func (s *Server) proto() string {
 	if s.o.TLS != nil {
