@@ -16,6 +16,7 @@ import (
 	"switchboard/bridge/feed"
 	"switchboard/bridge/route"
 	"switchboard/fixtures/servers"
+	"switchboard/pacemaker/store"
 	"switchboard/pacemaker/table"
 )
 
@@ -39,7 +40,7 @@ func fill(b *testing.B, n int) (url string, w *table.Writer) {
 	redis := new(servers.Redis)
 	serve(b, redis.Run)
 	url = "redis://" + redis.Addr()
-	client, err := table.Connection{URL: url, Timeout: time.Minute}.Connect()
+	client, err := store.Redis{URL: url, Timeout: time.Minute}.Connect()
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -84,7 +85,7 @@ func serve(b *testing.B, run func(<-chan os.Signal, chan<- struct{}) error) (sto
 // follow runs a watcher until stop is called.
 func follow(b *testing.B, url string) (tables *feed.Feed[*route.Table], status *feed.Feed[table.Status], stop func()) {
 	tables, status = new(feed.Feed[*route.Table]), new(feed.Feed[table.Status])
-	w, err := table.NewWatcher(table.WatcherOptions{Redis: table.Connection{URL: url}, Tables: tables, Status: status})
+	w, err := table.NewWatcher(table.WatcherOptions{Redis: store.Redis{URL: url}, Tables: tables, Status: status})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -50,7 +50,7 @@
 // host's two keys are of one moment, and no answer of an older Redis is taken for a newer
 // one's. Nothing rides on Pub/Sub, keyspace notifications or expiry.
 //
-// Each call has a deadline; a Redis that is slower than [Connection].Timeout is as good as
+// Each call has a deadline; a Redis that is slower than [store.Redis].Timeout is as good as
 // down. Whatever goes wrong, the last good table serves, and [Status] says that it is stale and
 // why. The loop tries again after 50 ms to 1 s, half of it chance.
 //

@@ -10,6 +10,7 @@ import (
 
 	"switchboard/bridge/feed"
 	"switchboard/bridge/route"
+	"switchboard/pacemaker/store"
 	"switchboard/pacemaker/table"
 )
 
@@ -21,7 +22,7 @@ func Example() {
 		return
 	}
 	defer server.Close()
-	connection := table.Connection{URL: "redis://" + server.Addr()}
+	connection := store.Redis{URL: "redis://" + server.Addr()}
 
 	// The router's side: one runner and two feeds.
 	tables, status := new(feed.Feed[*route.Table]), new(feed.Feed[table.Status])

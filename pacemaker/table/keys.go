@@ -1,17 +1,11 @@
 package table
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
-	"github.com/redis/go-redis/v9"
-
 	"switchboard/bridge/route"
 )
-
-// DefaultPrefix is what all keys begin with unless something else is configured.
-const DefaultPrefix = "switchboard:"
 
 // keys spells the keys of the table; nobody else does.
 type keys struct{ prefix string }
@@ -25,26 +19,6 @@ func (k keys) host(host string) string      { return k.prefix + "host:" + host }
 // hardly any other. The prefix is taken literally.
 func (k keys) hosts() string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`).Replace(k.prefix) + "[ih][no]st*:*"
-}
-
-// newKeys returns the keys with a prefix that client can use: what is one step must lie
-// in one slot of a Redis Cluster, so there the prefix carries a hash tag.
-func newKeys(client redis.UniversalClient, prefix string) (keys, error) {
-	if client == nil {
-		return keys{}, errors.New("a client of Redis is required")
-	}
-	if _, cluster := client.(*redis.ClusterClient); cluster && !tagged(prefix) {
-		return keys{}, fmt.Errorf("on a Redis Cluster the prefix must carry a hash tag, as in %q: %q has none", "{switchboard}:", prefix)
-	}
-	return keys{prefix}, nil
-}
-
-// tagged tells whether prefix has a hash tag: the first { has a } after it, and
-// something between.
-func tagged(prefix string) bool {
-	_, rest, open := strings.Cut(prefix, "{")
-	tag, _, closed := strings.Cut(rest, "}")
-	return open && closed && tag != ""
 }
 
 // validHost checks the name of a host in the table: it is one as [route.Host] has it, in

@@ -16,6 +16,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"switchboard/bridge/route"
+	"switchboard/pacemaker/store"
 )
 
 // reader reads the table. Each call has a deadline of its own.
@@ -26,8 +27,8 @@ type reader struct {
 }
 
 func newReader(client redis.UniversalClient, prefix string, timeout time.Duration) (reader, error) {
-	k, err := newKeys(client, cmp.Or(prefix, DefaultPrefix))
-	return reader{client: client, keys: k, timeout: cmp.Or(timeout, DefaultTimeout)}, err
+	prefix = cmp.Or(prefix, store.DefaultPrefix)
+	return reader{client: client, keys: keys{prefix}, timeout: cmp.Or(timeout, store.DefaultTimeout)}, store.CheckPrefix(client, prefix)
 }
 
 // content is what the two keys of a host hold, or why that cannot be had.

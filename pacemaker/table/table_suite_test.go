@@ -21,6 +21,7 @@ import (
 	"switchboard/bridge/route"
 	"switchboard/fixtures/servers"
 	"switchboard/fixtures/spec"
+	"switchboard/pacemaker/store"
 	"switchboard/pacemaker/table"
 )
 
@@ -120,7 +121,7 @@ func (s *server) url() string { return "redis://" + s.Addr() }
 // connect returns a client of the spec's own, with patience.
 func connect(url string) redis.UniversalClient {
 	GinkgoHelper()
-	client, err := table.Connection{URL: url, Timeout: soon}.Connect()
+	client, err := store.Redis{URL: url, Timeout: soon}.Connect()
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(client.Close)
 	return client
@@ -158,7 +159,7 @@ func watch(url string, change ...func(*table.WatcherOptions)) *watched {
 		signals: make(chan os.Signal, 1), ended: make(chan error, 1),
 	}
 	o := table.WatcherOptions{
-		Redis: table.Connection{URL: url, Timeout: 500 * time.Millisecond}, Tables: w.tables, Status: w.status,
+		Redis: store.Redis{URL: url, Timeout: 500 * time.Millisecond}, Tables: w.tables, Status: w.status,
 		Poll: 50 * time.Millisecond, Log: slog.New(slog.NewTextHandler(GinkgoWriter, nil)),
 	}
 	for _, c := range change {

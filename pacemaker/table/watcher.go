@@ -15,6 +15,7 @@ import (
 
 	"switchboard/bridge/feed"
 	"switchboard/bridge/route"
+	"switchboard/pacemaker/store"
 )
 
 // The defaults of [WatcherOptions], and other times.
@@ -79,8 +80,8 @@ type Rejected struct {
 // WatcherOptions are what a [Watcher] needs. They are not to be changed afterwards.
 type WatcherOptions struct {
 	// Redis is where the table is. A replica will do, as nothing is written.
-	Redis Connection
-	// Prefix is what all keys begin with; "": [DefaultPrefix].
+	Redis store.Redis
+	// Prefix is what all keys begin with; "": [store.DefaultPrefix].
 	Prefix string
 	// Table says how the table is asked.
 	Table route.Options
@@ -179,7 +180,7 @@ func NewWatcher(o WatcherOptions) (*Watcher, error) {
 		return nil, fmt.Errorf("watching the table: %w", err)
 	}
 	defer client.Close()
-	if _, err := newKeys(client, cmp.Or(o.Prefix, DefaultPrefix)); err != nil {
+	if err := store.CheckPrefix(client, cmp.Or(o.Prefix, store.DefaultPrefix)); err != nil {
 		return nil, fmt.Errorf("watching the table: %w", err)
 	}
 	o.Poll, o.Resync, o.Pause = cmp.Or(o.Poll, DefaultPoll), cmp.Or(o.Resync, DefaultResync), cmp.Or(o.Pause, DefaultPause)

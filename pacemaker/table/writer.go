@@ -173,13 +173,13 @@ type Result struct {
 
 // WriterOptions are what a [Writer] needs.
 type WriterOptions struct {
-	// Client is as [Connection.Connect] makes it. The Writer does not close it. Required.
+	// Client is as [store.Redis.Connect] makes it. The Writer does not close it. Required.
 	Client redis.UniversalClient
-	// Prefix is what all keys begin with; "": [DefaultPrefix].
+	// Prefix is what all keys begin with; "": [store.DefaultPrefix].
 	Prefix string
 	// Keep is about how many change records are kept; 0: [DefaultKeep].
 	Keep int64
-	// Timeout bounds each call; 0: [DefaultTimeout].
+	// Timeout bounds each call; 0: [store.DefaultTimeout].
 	Timeout time.Duration
 }
 

@@ -1,4 +1,4 @@
-package table
+package store
 
 import (
 	"cmp"
@@ -16,12 +16,15 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
+// DefaultPrefix is what all keys begin with unless something else is configured.
+const DefaultPrefix = "switchboard:"
+
 // DefaultTimeout bounds each call to Redis, and each connect. A Redis that is slower is
-// as good as down: its table may be old, and there is a good one at hand.
+// as good as down: what it has may be old.
 const DefaultTimeout = time.Second
 
-// Connection says how Redis is reached. Nothing that prints it shows a password.
-type Connection struct {
+// Redis says how a Redis is reached. Nothing that prints it shows a password.
+type Redis struct {
 	// URL is one of
 	//
 	//	redis://[USER:PASSWORD@]HOST[:PORT][/DB]
@@ -46,8 +49,8 @@ type Connection struct {
 }
 
 // String is the URL without user and password.
-func (c Connection) String() string {
-	scheme, rest, found := strings.Cut(c.URL, "://")
+func (r Redis) String() string {
+	scheme, rest, found := strings.Cut(r.URL, "://")
 	if !found {
 		return "a URL without a scheme"
 	}
@@ -58,23 +61,23 @@ func (c Connection) String() string {
 	return scheme + "://" + rest
 }
 
-// GoString is [Connection.String], so that %#v shows no password either.
-func (c Connection) GoString() string { return c.String() }
+// GoString is [Redis.String], so that %#v shows no password either.
+func (r Redis) GoString() string { return r.String() }
 
-// LogValue is [Connection.String].
-func (c Connection) LogValue() slog.Value { return slog.StringValue(c.String()) }
+// LogValue is [Redis.String].
+func (r Redis) LogValue() slog.Value { return slog.StringValue(r.String()) }
 
-// Validate returns what is wrong with c.
-func (c Connection) Validate() error {
-	_, err := c.options()
+// Validate returns what is wrong with r.
+func (r Redis) Validate() error {
+	_, err := r.options()
 	return err
 }
 
 // Connect returns a client, which connects when it is first used. It retries nothing by
 // itself, and each call ends with its context: who calls knows how long to wait and
 // whether a second try is right. Close it.
-func (c Connection) Connect() (redis.UniversalClient, error) {
-	options, err := c.options()
+func (r Redis) Connect() (redis.UniversalClient, error) {
+	options, err := r.options()
 	if err != nil {
 		return nil, err
 	}
@@ -84,15 +87,15 @@ func (c Connection) Connect() (redis.UniversalClient, error) {
 // maxDB is the highest database that is believed; more than a server has is its own error.
 const maxDB = 1 << 20
 
-func (c Connection) options() (*redis.UniversalOptions, error) {
-	scheme, rest, found := strings.Cut(c.URL, "://")
+func (r Redis) options() (*redis.UniversalOptions, error) {
+	scheme, rest, found := strings.Cut(r.URL, "://")
 	if !found {
 		return nil, errors.New("a URL of Redis begins with redis://, rediss://, unix://, redis-sentinel:// or redis-cluster://")
 	}
-	timeout := cmp.Or(c.Timeout, DefaultTimeout)
+	timeout := cmp.Or(r.Timeout, DefaultTimeout)
 	o := &redis.UniversalOptions{
-		ClientName:       c.Name,
-		SentinelUsername: c.SentinelUsername, SentinelPassword: c.SentinelPassword,
+		ClientName:       r.Name,
+		SentinelUsername: r.SentinelUsername, SentinelPassword: r.SentinelPassword,
 		// All defaults for time change between releases, and are too long for us.
 		DialTimeout: timeout, ReadTimeout: timeout, WriteTimeout: timeout, PoolTimeout: timeout,
 		// Without it a context's deadline does not end a read.
@@ -116,11 +119,11 @@ func (c Connection) options() (*redis.UniversalOptions, error) {
 		}
 		rest = rest[at+1:]
 	}
-	o.Username, o.Password = cmp.Or(c.Username, o.Username), cmp.Or(c.Password, o.Password)
+	o.Username, o.Password = cmp.Or(r.Username, o.Username), cmp.Or(r.Password, o.Password)
 
 	rest, query, asks := strings.Cut(rest, "?")
 	if scheme == "unix" {
-		return o, c.socket(o, rest, query)
+		return o, r.socket(o, rest, query)
 	}
 	if asks {
 		return nil, fmt.Errorf("%s:// takes nothing after a question mark", scheme)
@@ -128,8 +131,8 @@ func (c Connection) options() (*redis.UniversalOptions, error) {
 	if plain, secure := strings.CutPrefix(scheme, "rediss"); secure {
 		scheme = "redis" + plain
 		o.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-		if c.TLS != nil {
-			o.TLSConfig = c.TLS.Clone()
+		if r.TLS != nil {
+			o.TLSConfig = r.TLS.Clone()
 		}
 	}
 	port := "6379"
@@ -178,7 +181,7 @@ func shape(o *redis.UniversalOptions, scheme, path string) (err error) {
 	return err
 }
 
-func (c Connection) socket(o *redis.UniversalOptions, path, query string) error {
+func (r Redis) socket(o *redis.UniversalOptions, path, query string) error {
 	if !strings.HasPrefix(path, "/") {
 		return errors.New("unix:// needs the whole path of the socket, as in unix:///run/redis.sock")
 	}
@@ -219,4 +222,25 @@ func database(text string) (int, error) {
 		return 0, errors.New("a database of Redis is a number from 0")
 	}
 	return n, nil
+}
+
+// CheckPrefix returns what is wrong with a prefix for the keys that client is asked for:
+// what is one step must lie in one slot of a Redis Cluster, so there the prefix carries
+// a hash tag.
+func CheckPrefix(client redis.UniversalClient, prefix string) error {
+	if client == nil {
+		return errors.New("a client of Redis is required")
+	}
+	if _, cluster := client.(*redis.ClusterClient); cluster && !tagged(prefix) {
+		return fmt.Errorf("on a Redis Cluster the prefix must carry a hash tag, as in %q: %q has none", "{switchboard}:", prefix)
+	}
+	return nil
+}
+
+// tagged tells whether prefix has a hash tag: the first { has a } after it, and
+// something between.
+func tagged(prefix string) bool {
+	_, rest, open := strings.Cut(prefix, "{")
+	tag, _, closed := strings.Cut(rest, "}")
+	return open && closed && tag != ""
 }

@@ -1,4 +1,4 @@
-package table_test
+package store_test
 
 import (
 	"bytes"
@@ -10,11 +10,11 @@ import (
 	. "github.com/onsi/gomega"
 	"github.com/redis/go-redis/v9"
 
-	"switchboard/pacemaker/table"
+	"switchboard/pacemaker/store"
 )
 
-var _ = Describe("Connection", func() {
-	open := func(c table.Connection) redis.UniversalClient {
+var _ = Describe("Redis", func() {
+	open := func(c store.Redis) redis.UniversalClient {
 		GinkgoHelper()
 		client, err := c.Connect()
 		Expect(err).NotTo(HaveOccurred())
@@ -24,11 +24,11 @@ var _ = Describe("Connection", func() {
 
 	DescribeTable("reads a URL of one server",
 		func(url, network, addr string, db int, user, password string, tls bool) {
-			o := open(table.Connection{URL: url}).(*redis.Client).Options()
+			o := open(store.Redis{URL: url}).(*redis.Client).Options()
 			Expect([]any{o.Network, o.Addr, o.DB, o.Username, o.Password, o.TLSConfig != nil}).To(
 				Equal([]any{network, addr, db, user, password, tls}))
-			Expect(o.DialTimeout).To(Equal(table.DefaultTimeout))
-			Expect(o.ReadTimeout).To(Equal(table.DefaultTimeout))
+			Expect(o.DialTimeout).To(Equal(store.DefaultTimeout))
+			Expect(o.ReadTimeout).To(Equal(store.DefaultTimeout))
 			Expect(o.ContextTimeoutEnabled).To(BeTrue())
 			Expect(o.MaxRetries).To(BeZero())
 			Expect(o.DialerRetries).To(Equal(1))
@@ -44,11 +44,11 @@ var _ = Describe("Connection", func() {
 	)
 
 	It("reads a URL of Sentinels and one of a Cluster", func() {
-		failover := open(table.Connection{URL: "redis-sentinel://:pw@s1,s2:7000/cache/2"})
+		failover := open(store.Redis{URL: "redis-sentinel://:pw@s1,s2:7000/cache/2"})
 		Expect(failover).To(BeAssignableToTypeOf(&redis.Client{}))
 		o := failover.(*redis.Client).Options()
 		Expect([]any{o.Addr, o.DB, o.Password}).To(Equal([]any{"FailoverClient", 2, "pw"}))
-		cluster := open(table.Connection{URL: "rediss-cluster://c1:7000,c2", Timeout: 3 * time.Second})
+		cluster := open(store.Redis{URL: "rediss-cluster://c1:7000,c2", Timeout: 3 * time.Second})
 		co := cluster.(*redis.ClusterClient).Options()
 		Expect(co.Addrs).To(Equal([]string{"c1:7000", "c2:6379"}))
 		Expect(co.TLSConfig).NotTo(BeNil())
@@ -58,7 +58,7 @@ var _ = Describe("Connection", func() {
 
 	DescribeTable("refuses a URL that makes no sense, and shows nothing of it",
 		func(url, words string) {
-			err := table.Connection{URL: url}.Validate()
+			err := store.Redis{URL: url}.Validate()
 			Expect(err).To(MatchError(ContainSubstring(words)))
 			Expect(err.Error()).NotTo(ContainSubstring("s3cret"))
 		},
@@ -79,7 +79,7 @@ var _ = Describe("Connection", func() {
 	)
 
 	It("shows no password, however it is printed", func() {
-		c := table.Connection{URL: "redis://user:s3cret@cache:7000/1", Password: "s3cret", SentinelPassword: "s3cret"}
+		c := store.Redis{URL: "redis://user:s3cret@cache:7000/1", Password: "s3cret", SentinelPassword: "s3cret"}
 		var log bytes.Buffer
 		slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "redis", c)
 		for _, shown := range []string{c.String(), fmt.Sprint(c), fmt.Sprintf("%+v %#v %q", c, c, c), log.String()} {
