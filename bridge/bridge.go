@@ -24,6 +24,13 @@ type Options struct {
 	Resolve func(ctx context.Context, address string) ([]string, error)
 	// Hosts are those that listeners can be bound to, and that clients can ask for.
 	Hosts []HostOptions
+	// Tables carries the hosts that clients can ask for beside Hosts, newest wins. Of
+	// two with one name that of Hosts is served. Nobody probes their backends: one
+	// that fails a client rests for a moment, and under route.Active, where the first
+	// with a weight is the active one, the table has to say who is next. nil: none.
+	Tables <-chan *route.Table
+	// TableTraffic are flags to start with, of hosts in Tables by name.
+	TableTraffic map[string]Traffic
 	// WildcardDepth is how many levels "*.suffix" stands for; 0: one.
 	WildcardDepth int
 	// Traffic is the router's own flag to start with.
@@ -52,9 +59,8 @@ type Options struct {
 type Bridge struct {
 	options  Options
 	shared   *shared
-	hosts    map[string]*Host
 	ordered  []*Host
-	table    *route.Table
+	catalog  *catalog
 	fronts   []Front
 	traffic  feed.Feed[Traffic]
 	commands chan bridgeCommand
@@ -95,19 +101,16 @@ func New(o Options) (*Bridge, error) {
 			engine: o.Engine, resolve: o.Resolve, hints: o.Hints, records: o.Records, opened: o.Opened,
 			journal: o.Journal, log: o.Log, clock: o.Clock, emptied: make(chan struct{}, 1),
 		},
-		hosts:    make(map[string]*Host, len(o.Hosts)),
 		commands: make(chan bridgeCommand),
 		stopped:  make(chan struct{}),
 	}
-	routes := make([]*route.Host, 0, len(o.Hosts))
 	for _, ho := range o.Hosts {
-		h := newHost(ho, b.shared, o.Traffic)
-		b.hosts[ho.Name] = h
+		h := newHost(ho, b.shared)
+		h.configure(o.Traffic)
 		b.ordered = append(b.ordered, h)
-		routes = append(routes, &route.Host{Name: ho.Name, Policy: h.options.Policy, Choose: h.options.Choose, StickyBy: ho.StickyBy})
 	}
 	var err error
-	if b.table, err = route.NewTable(route.Options{Depth: o.WildcardDepth}, routes...); err != nil {
+	if b.catalog, err = newCatalog(b.shared, o.WildcardDepth, b.ordered, o.Traffic, o.TableTraffic); err != nil {
 		return nil, fmt.Errorf("naming the hosts: %w", err)
 	}
 	o.Traffic.Host = ""
@@ -115,18 +118,24 @@ func New(o Options) (*Bridge, error) {
 	return b, nil
 }
 
-// Host returns the host of that name, nil if there is none.
-func (b *Bridge) Host(name string) *Host { return b.hosts[name] }
+// Host returns the host of that name, nil if there is none. One of the table's is in
+// use from then on.
+func (b *Bridge) Host(name string) *Host { return b.catalog.find(name) }
 
 // Lookup returns the host that a client asks for by name, nil if there is none.
-// key is as [route.Key] makes it.
-func (b *Bridge) Lookup(key []byte) *Host {
-	r := b.table.Lookup(key)
-	if r == nil {
-		return nil
-	}
-	return b.hosts[r.Name]
-}
+// key is as [route.Key] makes it. A host of the table's that leaves it refuses with
+// [NoHost]; who asks again afterwards finds what is there then.
+func (b *Bridge) Lookup(key []byte) *Host { return b.catalog.lookup(key) }
+
+// Table is what clients are looked up in: the newest of Options.Tables, and Hosts,
+// which have no backends in it.
+func (b *Bridge) Table() *route.Table { return b.catalog.table.Load() }
+
+// TableHosts are the names of the table's hosts that have been asked for.
+func (b *Bridge) TableHosts() []string { return b.catalog.inUse() }
+
+// TableTraffic are the flags of the table's hosts that were changed, by name.
+func (b *Bridge) TableTraffic() map[string]Traffic { return b.catalog.set() }
 
 // Attach makes f stop with the bridge. It is called before Run.
 func (b *Bridge) Attach(f Front) { b.fronts = append(b.fronts, f) }
@@ -149,7 +158,7 @@ func (b *Bridge) Panics() int64 { return b.shared.panics.Load() }
 // Sessions lists the open sessions of all hosts, host by host.
 func (b *Bridge) Sessions() []SessionInfo {
 	var infos []SessionInfo
-	for _, h := range b.ordered {
+	for _, h := range b.catalog.everyone() {
 		infos = append(infos, h.Sessions()...)
 	}
 	return infos
@@ -157,7 +166,7 @@ func (b *Bridge) Sessions() []SessionInfo {
 
 // EndSession severs one session; [ErrUnknownSession] if it is not there.
 func (b *Bridge) EndSession(id string) error {
-	for _, h := range b.ordered {
+	for _, h := range b.catalog.everyone() {
 		if h.endSession(id) {
 			return nil
 		}
@@ -174,11 +183,22 @@ func (b *Bridge) SetTraffic(ctx context.Context, change TrafficChange) (TrafficA
 
 // Run runs the hosts until a signal has come and their sessions have ended or
 // Options.Drain has passed, or a second signal has come; then it severs what is
-// left and returns nil. It is ready when every host follows its active backend. It
+// left and returns nil. It is ready when every host follows its active
+// backend, and a table that is there is followed. It
 // may be called once.
 func (b *Bridge) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
 	var hosts sync.WaitGroup
 	stop := make(chan struct{})
+	tables := b.options.Tables
+	select {
+	case table, open := <-tables:
+		if open {
+			b.catalog.follow(table)
+		}
+	default:
+	}
+	due := b.catalog.run()
+	defer due.Stop()
 	for _, h := range b.ordered {
 		following := make(chan struct{})
 		hosts.Go(func() { h.run(stop, following, b.options.Traffic) })
@@ -186,6 +206,7 @@ func (b *Bridge) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
 	}
 	defer b.finish()
 	defer hosts.Wait()
+	defer b.catalog.finish()
 	defer close(stop)
 	defer close(b.stopped)
 	l := &flag{Bridge: b, router: b.options.Traffic, timer: b.options.Clock.NewTimer(time.Hour)}
@@ -202,6 +223,14 @@ func (b *Bridge) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
 			c.answer <- l.change(c.change)
 		case <-l.timer.C():
 			l.drained()
+		case table, open := <-tables:
+			if !open {
+				tables = nil
+				continue
+			}
+			b.catalog.follow(table)
+		case <-due.C():
+			b.catalog.due()
 		case <-signals:
 			b.shut()
 			if emptied != nil || b.options.Drain <= 0 || b.shared.open.Load() == 0 {
@@ -275,8 +304,8 @@ func (l *flag) tell(change TrafficChange, cause error) int {
 			severed[i] = answer.severed
 		})
 	}
+	total := l.catalog.tell(change, cause)
 	asked.Wait()
-	total := 0
 	for _, n := range severed {
 		total += n
 	}

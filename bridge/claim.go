@@ -47,7 +47,7 @@ func (h *Host) Claim(c *Claim, key []byte) error {
 		if a.refusal != nil {
 			return a.refusal
 		}
-		t := a.pick(h.options.Choose, choice{key: key, tried: c.tried, random: rand.Uint64()})
+		t := a.pick(choice{key: key, tried: c.tried, random: rand.Uint64()})
 		if t == nil {
 			return errNoBackend
 		}
@@ -160,9 +160,9 @@ func (h *Host) Await(gone <-chan struct{}, since time.Time, pause time.Duration)
 	case a.refusal != nil && !errors.Is(a.refusal, errNoBackend):
 		return a.refusal
 	}
-	left := time.Until(since.Add(h.options.Hold))
-	if h.options.Hold == 0 || left <= 0 {
-		return a.expired(h.options.Hold)
+	left := time.Until(since.Add(a.hold))
+	if a.hold == 0 || left <= 0 {
+		return a.expired()
 	}
 	again := a.refusal == nil && pause < left
 	if again {
@@ -192,7 +192,7 @@ func (h *Host) Await(gone <-chan struct{}, since time.Time, pause time.Duration)
 }
 
 // Holds tells whether clients may wait for a backend.
-func (h *Host) Holds() bool { return h.options.Hold > 0 }
+func (h *Host) Holds() bool { return h.admission.Load().hold > 0 }
 
 // claims are the requests in flight of one term.
 type claims struct {

@@ -19,6 +19,7 @@ const (
 	SessionCount     Kind = "SESSION_COUNT"
 	TrafficEnabled   Kind = "TRAFFIC_ENABLED"
 	TrafficDisabled  Kind = "TRAFFIC_DISABLED"
+	TableChanged     Kind = "TABLE_CHANGED"
 )
 
 // Event is one change, as history and embedders see it. Of the pointers the one
@@ -32,6 +33,14 @@ type Event struct {
 	Health   *Health  `json:"health,omitempty"`
 	Traffic  *Traffic `json:"traffic,omitempty"`
 	Sessions *Counts  `json:"sessions,omitempty"`
+	// Table is that of the last change within a second.
+	Table *TableChange `json:"table,omitempty"`
+}
+
+// TableChange is TABLE_CHANGED: the table is another one.
+type TableChange struct {
+	// Hosts is how many there are in it.
+	Hosts int `json:"hosts"`
 }
 
 // Journal is the bounded history of a router's events; NEW_ACTIVE_BACKEND,
@@ -48,7 +57,7 @@ type Active struct {
 	// Since is when the choice was made.
 	Since time.Time `json:"since"`
 	// Reason is for people: "first election", "unhealthy: …", "operator: …",
-	// "pinned", "index", "removed".
+	// "pinned", "index", "removed", "table".
 	Reason string `json:"reason"`
 }
 
@@ -174,6 +183,7 @@ var (
 	ErrNoChoice       = errors.New("the host has one active backend at a time, so there are no weights: switch it, or pin it")
 	ErrWeight         = fmt.Errorf("a weight is a number from 0 to %d", route.MaxWeight)
 	ErrBalance        = errors.New("the host uses all its backends: there is none to switch or pin; set weights")
+	ErrFromTable      = errors.New("the host comes from the table in Redis: change it there, as with switchboard routes")
 	ErrPinned         = errors.New("the host is pinned to another backend; unpin it first, or pin this one")
 	// ErrNotDurable wraps what storing said: the change is in force, but a restart
 	// would forget it.

@@ -79,7 +79,10 @@ type Host struct {
 	dialing chan struct{}
 	fins    burst
 
-	lobby lobby
+	lobby *lobby
+	// table is what the table has made of a host of its own; nil for one that the bridge
+	// was made with.
+	table *tabled
 }
 
 // maxDialing is how many dials a host has in flight at once. After a failover
@@ -123,7 +126,8 @@ type hostAnswer struct {
 	severed int
 }
 
-func newHost(o HostOptions, s *shared, router Traffic) *Host {
+// newHost makes a host. Before it is run, or belongs to a catalog, it admits nobody.
+func newHost(o HostOptions, s *shared) *Host {
 	if o.Policy == "" {
 		o.Policy = route.Active
 	}
@@ -139,22 +143,31 @@ func newHost(o HostOptions, s *shared, router Traffic) *Host {
 	if o.Limits.HalfClose == 0 {
 		o.Limits.HalfClose = DefaultHalfCloseTimeout
 	}
-	h := &Host{
-		name:     o.Name,
-		options:  o,
-		shared:   s,
-		commands: make(chan hostCommand),
-		dialing:  make(chan struct{}, maxDialing),
-	}
-	h.stopping, h.stop = context.WithCancelCause(context.Background())
 	o.Traffic.Host = o.Name
+	h := &Host{
+		name:    o.Name,
+		options: o,
+		shared:  s,
+		dialing: make(chan struct{}, maxDialing),
+	}
 	h.traffic.Put(o.Traffic)
+	return h
+}
+
+// configure makes h one of those that the bridge is made with.
+func (h *Host) configure(router Traffic) {
+	h.commands, h.lobby = make(chan hostCommand), new(lobby)
+	h.stopping, h.stop = context.WithCancelCause(context.Background())
 	refusal := errNoBackend
-	if !o.Traffic.Enabled || !router.Enabled {
+	if !h.options.Traffic.Enabled || !router.Enabled {
 		refusal = errTrafficOff
 	}
-	h.admit(&admission{refusal: refusal})
-	return h
+	h.admit(&admission{rules: h.options.rules(), refusal: refusal})
+}
+
+// rules are those of a host that the bridge is made with.
+func (o HostOptions) rules() rules {
+	return rules{choose: o.Choose, stickyBy: o.StickyBy, hold: o.Hold}
 }
 
 // Name returns the host's name.
@@ -168,7 +181,8 @@ func (h *Host) Policy() route.Policy { return h.options.Policy }
 
 // StickyBy returns what a sticky choice goes by, and false if it is not sticky.
 func (h *Host) StickyBy() (route.StickyBy, bool) {
-	return h.options.StickyBy, h.balances() && h.options.Choose == route.Sticky
+	rules := h.admission.Load().rules
+	return rules.stickyBy, h.balances() && rules.choose == route.Sticky
 }
 
 // SendProxy returns the PROXY header that backends are announced clients by.
@@ -179,6 +193,10 @@ func (h *Host) DialTimeout() time.Duration { return h.options.DialTimeout }
 
 // Usable tells whether a session could be opened now, as far as the host knows.
 func (h *Host) Usable() bool { return h.admission.Load().refusal == nil }
+
+// Gone tells whether the host has left the table; who asks by its name again finds what
+// is there now.
+func (h *Host) Gone() bool { return h.admission.Load().refusal == errNoHost }
 
 func (h *Host) balances() bool { return h.options.Policy == route.Balance }
 
@@ -242,7 +260,10 @@ func (h *Host) SetTraffic(ctx context.Context, change TrafficChange) (TrafficAns
 // leaves a backend out. It fails under route.Active, and for backends the host
 // does not have.
 func (h *Host) SetWeights(ctx context.Context, weights map[string]int) error {
-	if !h.balances() {
+	switch {
+	case h.table != nil:
+		return ErrFromTable
+	case !h.balances():
 		return ErrNoChoice
 	}
 	for name, weight := range weights {
@@ -280,6 +301,9 @@ func (h *Host) AwaitEpoch(ctx context.Context, epoch uint64) (severed int, err e
 }
 
 func (h *Host) ask(ctx context.Context, c hostCommand) (hostAnswer, error) {
+	if h.table != nil {
+		return h.table.catalog.obey(h.table, c)
+	}
 	c.answer = make(chan hostAnswer, 1)
 	return ask(ctx, h.commands, c, c.answer, h.stopping.Done())
 }
@@ -322,10 +346,10 @@ func (h *Host) admit(next *admission) {
 // commands until stop is closed. Then it severs what is left and returns when
 // nothing of the host is running. It is ready when it follows what the feed has.
 func (h *Host) run(stop <-chan struct{}, ready chan<- struct{}, router Traffic) {
-	l := &loop{Host: h, own: h.options.Traffic, router: router, weights: h.options.Weights}
-	l.timer = h.shared.clock.NewTimer(time.Hour)
-	l.timer.Stop()
-	defer l.timer.Stop()
+	timer := h.shared.clock.NewTimer(time.Hour)
+	timer.Stop()
+	defer timer.Stop()
+	l := &loop{Host: h, own: h.options.Traffic, router: router, weights: h.options.Weights, rules: h.options.rules(), timer: timer}
 	active, cluster := h.options.Active, h.options.Cluster
 	if h.balances() {
 		active = nil
@@ -359,8 +383,8 @@ func (h *Host) run(stop <-chan struct{}, ready chan<- struct{}, router Traffic) 
 			}
 			l.regroup(c)
 		case c := <-h.commands:
-			l.obey(c)
-		case <-l.timer.C():
+			c.answer <- l.obey(c)
+		case <-timer.C():
 			l.drained()
 		case <-stop:
 			l.finish()
@@ -369,9 +393,11 @@ func (h *Host) run(stop <-chan struct{}, ready chan<- struct{}, router Traffic) 
 	}
 }
 
-// loop is what only the host's loop touches.
+// loop is what only the host's loop touches. A host of the table's has none: there it
+// is what the catalog's lock guards.
 type loop struct {
 	*Host
+	rules  rules
 	active Active
 	// up are the backends that can be used: at most one under active.
 	up    []route.Backend
@@ -382,8 +408,15 @@ type loop struct {
 	weights, known map[string]int
 	// own and router are the two flags; traffic is on if both are.
 	own, router Traffic
-	timer       clock.Timer // the end of the host's own drain
-	reached     []reached   // published with every admission, so it is never changed in place
+	timer       alarm     // the end of the host's own drain
+	gone        bool      // it has left the table
+	reached     []reached // published with every admission, so it is never changed in place
+}
+
+// alarm is what a loop needs of a [clock.Timer].
+type alarm interface {
+	Stop() bool
+	Reset(d time.Duration) bool
 }
 
 // follow ends the term of the active backend before and begins that of the new
@@ -401,23 +434,21 @@ func (l *loop) follow(a Active) {
 	l.shared.log.Info("following the active backend", "host", l.name, "backend", backend, "epoch", a.Epoch, "severed", severed)
 }
 
-func (l *loop) obey(c hostCommand) {
+func (l *loop) obey(c hostCommand) hostAnswer {
 	if c.weights != nil {
 		l.weights = c.weights
 		l.settle(nil)
 		l.shared.log.Info("weights changed", "host", l.name, "weights", l.weighing())
-		c.answer <- hostAnswer{}
-		return
+		return hostAnswer{}
 	}
 	if c.router {
 		l.router = l.changed(c.traffic)
-		c.answer <- hostAnswer{severed: l.settle(c.cause)}
-		return
+		return hostAnswer{severed: l.settle(c.cause)}
 	}
 	l.own = l.changed(c.traffic)
 	severed := l.settle(errTrafficOff)
 	l.publish()
-	c.answer <- hostAnswer{traffic: l.own, severed: severed}
+	return hostAnswer{traffic: l.own, severed: severed}
 }
 
 // changed is the flag after a change.
@@ -518,7 +549,7 @@ func (l *loop) endTerms(off bool, cause error) (severed int) {
 // whose weight alone has changed goes on.
 func (l *loop) serves(t *term) func(route.Backend) bool {
 	return func(b route.Backend) bool {
-		return b.Name == t.backend.Name && b.Address == t.backend.Address && t.epoch == l.active.Epoch
+		return b.Name == t.backend.Name && b.Address == t.backend.Address && b.Origin == t.backend.Origin && t.epoch == l.active.Epoch
 	}
 }
 
@@ -539,7 +570,7 @@ func (l *loop) beginTerms() {
 
 // admitting is the admission that goes with the terms.
 func (l *loop) admitting(draining bool) *admission {
-	next := &admission{terms: l.terms, retired: l.retired, reached: l.reached}
+	next := &admission{rules: l.rules, terms: l.terms, retired: l.retired, reached: l.reached}
 	usable := len(l.terms) > 0
 	if l.balances() {
 		next.weights = l.weighing()
@@ -552,6 +583,8 @@ func (l *loop) admitting(draining bool) *admission {
 		next.chooser = route.NewChooser(members)
 	}
 	switch {
+	case l.gone:
+		next.refusal = errNoHost
 	case draining:
 		next.refusal = errTrafficOff
 	case !usable:

@@ -89,6 +89,7 @@ type Record struct {
 var (
 	errSevered    = errors.New("the active backend has changed")
 	errDown       = errors.New("the backend is down")
+	errLeft       = errors.New("the backend has left the table")
 	errTrafficOff = errors.New("traffic is off")
 	errDrained    = errors.New("the drain has run out")
 	errShutdown   = errors.New("the router is stopping")
@@ -113,6 +114,7 @@ func ReasonFor(cause error) Reason {
 	}{
 		{errSevered, Severed},
 		{errDown, Severed},
+		{errLeft, Severed},
 		{errTrafficOff, TrafficOff},
 		{errDrained, Drained},
 		{errShutdown, Shutdown},

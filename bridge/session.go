@@ -75,11 +75,11 @@ func (s *session) serve(in *Inbound, stopping context.Context, join func(in *Inb
 // another backend: once if its dial was overtaken by a change of the active
 // backend, and as long as the host holds clients if there is none to dial.
 func (h *Host) join(in *Inbound, s *session) error {
-	until := in.began.Add(h.options.Hold)
 	pause := minPause
 	pick := h.choice(in)
 	for overtaken := 0; ; {
 		a := h.admission.Load()
+		until := in.began.Add(a.hold)
 		switch {
 		case errors.Is(a.refusal, errNoBackend):
 			if err := h.park(a, in.client, until); err != nil {
@@ -89,14 +89,14 @@ func (h *Host) join(in *Inbound, s *session) error {
 		case a.refusal != nil:
 			return a.refusal
 		}
-		t := a.pick(h.options.Choose, pick)
+		t := a.pick(pick)
 		err := h.attempt(t, in, s)
 		if err == nil {
 			return nil
 		}
 		if ended := context.Cause(t.ctx); ended != nil {
 			// The loop is replacing this admission now.
-			if overtaken++; overtaken > 1 && h.options.Hold == 0 {
+			if overtaken++; overtaken > 1 && a.hold == 0 {
 				return ended
 			}
 			select {
@@ -113,7 +113,7 @@ func (h *Host) join(in *Inbound, s *session) error {
 		if pick.tried = append(pick.tried, t); h.balances() && len(pick.tried) <= dialRetries {
 			continue
 		}
-		if h.options.Hold == 0 {
+		if a.hold == 0 {
 			return err
 		}
 		again := time.Now().Add(pause)
@@ -162,7 +162,7 @@ func earlier(a, b time.Time) time.Time {
 func (h *Host) park(a *admission, client relay.Conn, until time.Time) error {
 	left := time.Until(until)
 	if left <= 0 {
-		return a.expired(h.options.Hold)
+		return a.expired()
 	}
 	if h.parked.Add(1) > int64(h.options.HoldMax) {
 		h.parked.Add(-1)
@@ -177,15 +177,15 @@ func (h *Host) park(a *admission, client relay.Conn, until time.Time) error {
 	case errors.Is(err, errMoved):
 		return nil
 	case errors.Is(err, errHoldExpiry):
-		return a.expired(h.options.Hold)
+		return a.expired()
 	default:
 		return err
 	}
 }
 
 // expired is what a client is told that may not wait, or not any longer.
-func (a *admission) expired(hold time.Duration) error {
-	if hold == 0 {
+func (a *admission) expired() error {
+	if a.hold == 0 {
 		return a.refusal
 	}
 	return errHoldExpiry

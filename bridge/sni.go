@@ -96,12 +96,17 @@ func (f *Sniffer) join(in *Inbound, s *session) error {
 	if !ok {
 		return alerted(in.client, errNoHost)
 	}
-	h := f.bridge.Lookup(key)
-	if h == nil {
-		return alerted(in.client, errNoHost)
+	for {
+		h := f.bridge.Lookup(key)
+		if h == nil {
+			return alerted(in.client, errNoHost)
+		}
+		s.host, s.record.Host = h, h.name
+		// A host that has left the table meanwhile may be another one now.
+		if err := h.join(in, s); !errors.Is(err, errNoHost) {
+			return err
+		}
 	}
-	s.host, s.record.Host = h, h.name
-	return h.join(in, s)
 }
 
 // serverName reads the ClientHello, puts what was read into in.rest, and returns

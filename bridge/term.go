@@ -73,6 +73,7 @@ func (t *term) rested(now time.Time) bool { return t.resting.Load() <= now.UnixN
 // admission is what a host's loop tells connections, as an immutable snapshot:
 // which terms there are to join, or why there is none.
 type admission struct {
+	rules
 	// terms are one a backend that can be used: at most one under active.
 	terms []*term
 	// retired are those of backends that went down with requests in flight.
@@ -90,6 +91,14 @@ type admission struct {
 	cancel context.CancelCauseFunc
 }
 
+// rules say how clients come to the backends of a host.
+type rules struct {
+	choose   route.Choose
+	stickyBy route.StickyBy
+	// hold is how long a new client may wait for one.
+	hold time.Duration
+}
+
 // choice is what a pick depends on beside the admission.
 type choice struct {
 	// key decides where the choice is sticky; nil: at random.
@@ -101,7 +110,7 @@ type choice struct {
 }
 
 // pick chooses a term, nil if there is none to choose.
-func (a *admission) pick(how route.Choose, c choice) *term {
+func (a *admission) pick(c choice) *term {
 	if a.chooser == nil {
 		if len(a.terms) == 0 {
 			return nil
@@ -110,13 +119,13 @@ func (a *admission) pick(how route.Choose, c choice) *term {
 	}
 	var room [4]int
 	skip := a.skip(room[:0], c.tried, true)
-	i := a.choose(how, c, skip)
+	i := a.place(c, skip)
 	if i < 0 && len(skip) > 0 && len(c.tried) > 0 {
 		// One that rests may serve again by now; one that was tried has just failed.
-		i = a.choose(how, c, a.skip(room[:0], c.tried, false))
+		i = a.place(c, a.skip(room[:0], c.tried, false))
 	}
 	if i < 0 && len(skip) > 0 {
-		i = a.choose(how, c, nil)
+		i = a.place(c, nil)
 	}
 	if i < 0 {
 		return nil
@@ -145,11 +154,12 @@ func (a *admission) skip(places []int, tried []*term, resting bool) []int {
 	return places
 }
 
-func (a *admission) choose(how route.Choose, c choice, skip []int) int {
+// place is where the term is that c chooses, less than 0 if all are to be skipped.
+func (a *admission) place(c choice, skip []int) int {
 	switch {
-	case how == route.LeastSessions:
+	case a.choose == route.LeastSessions:
 		return a.chooser.Least(func(i int) int { return a.terms[i].sessions() }, c.random, skip)
-	case how == route.Sticky && c.key != nil:
+	case a.choose == route.Sticky && c.key != nil:
 		return a.chooser.Sticky(c.key, skip)
 	default:
 		return a.chooser.Random(c.random, skip)

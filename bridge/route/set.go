@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"math/bits"
 	"slices"
+	"unsafe"
 )
 
 // set is hosts by key, immutable. It is a hash table with buckets of about [load]
@@ -120,6 +121,36 @@ func (s *set) all(yield func(*Host) bool) bool {
 	for at := range s.buckets {
 		for _, e := range s.at(at).entries {
 			if !yield(e.host) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// gone yields the hosts of s that next has not, and returns false if it was told to stop.
+func (s *set) gone(next *set, yield func(*Host) bool) bool {
+	for at := uint64(0); at < s.buckets; at++ {
+		var other []entry
+		if at < next.buckets {
+			if s.pages[at/512] == next.pages[at/512] {
+				at |= 511
+				continue
+			}
+			if s.pages[at/512][at/8%64] == next.pages[at/512][at/8%64] {
+				at |= 7
+				continue
+			}
+			other = next.at(at).entries
+		}
+		entries := s.at(at).entries
+		if unsafe.SliceData(entries) == unsafe.SliceData(other) {
+			continue
+		}
+		for i := range entries {
+			e := &entries[i]
+			still := slices.ContainsFunc(other, func(o entry) bool { return o.host == e.host })
+			if !still && next.get(e.name()) != e.host && !yield(e.host) {
 				return false
 			}
 		}

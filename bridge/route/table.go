@@ -37,6 +37,19 @@ func NewTable(o Options, hosts ...*Host) (*Table, error) {
 	return t.With(hosts, nil)
 }
 
+// Asked returns t, asked as o says. t remains as it is.
+func (t *Table) Asked(o Options) (*Table, error) {
+	if t == nil {
+		return NewTable(o)
+	}
+	if o.Depth < 0 {
+		return nil, fmt.Errorf("a depth is 1 or more, not %d", o.Depth)
+	}
+	next := *t
+	next.options.Depth = max(o.Depth, 1)
+	return &next, nil
+}
+
 // With returns a table in which put are added, or stand for those of the same name, after
 // the hosts named drop were taken out; one that is not there is no error. It
 // returns all that is wrong with put at once. t remains as it is.
@@ -151,5 +164,24 @@ func (t *Table) All() iter.Seq[*Host] {
 			return
 		}
 		yield(t.any)
+	}
+}
+
+// Gone are the hosts of t that next has not, or has another one of that name for, in no
+// order. It looks at what the two do not share, so it costs what changed between them.
+func (t *Table) Gone(next *Table) iter.Seq[*Host] {
+	return func(yield func(*Host) bool) {
+		if t == nil {
+			return
+		}
+		if next == nil {
+			next = &Table{}
+		}
+		if !t.exact.gone(&next.exact, yield) || !t.wild.gone(&next.wild, yield) {
+			return
+		}
+		if t.any != nil && t.any != next.any {
+			yield(t.any)
+		}
 	}
 }

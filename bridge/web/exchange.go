@@ -81,6 +81,8 @@ type exchange struct {
 	client client
 	claim  bridge.Claim
 
+	// key is what the host was found by; host and target are those of the request.
+	key    []byte
 	host   *bridge.Host
 	target *target
 	req    request
@@ -305,18 +307,26 @@ func (x *exchange) find(r *h1.Request, room []byte) (why refusal, found bool) {
 		x.server.refusals.add(why.reason)
 		return why, false
 	}
-	if x.host = x.server.o.Bridge.Lookup(key); x.host == nil {
-		why = refusal{http.StatusNotFound, "unknown_host"}
-		x.server.refusals.add(why.reason)
-		return why, false
+	if x.key = key; !x.locate() {
+		x.server.refusals.add(unknownHost.reason)
+		return unknownHost, false
 	}
-	x.target = x.server.o.Upstream.target(x.host)
 	if limit := x.server.o.MaxBody; limit > 0 && r.Framing == h1.Length && r.Length > limit {
 		why = refusal{h1.ErrBodyLong.Status, h1.ErrBodyLong.Reason}
 		x.target.stats.refusals.add(why.reason)
 		return why, false
 	}
 	return refusal{}, true
+}
+
+// locate finds the host of the request's key, and returns false if there is none.
+func (x *exchange) locate() bool {
+	h := x.server.o.Bridge.Lookup(x.key)
+	if h == nil {
+		return false
+	}
+	x.host, x.target = h, x.server.o.Upstream.target(h)
+	return true
 }
 
 // run takes the request to a backend and the answer back, and returns the answer's
@@ -363,14 +373,18 @@ func (x *exchange) attempts(began time.Time) (status int) {
 	}
 }
 
-// claimBackend claims a backend, and waits for one if the host holds clients.
+// claimBackend claims a backend, and waits for one if the host holds clients. A host
+// that has left the table meanwhile is looked for again: it may be another one now, or a
+// wildcard stands for it.
 func (x *exchange) claimBackend(began time.Time) error {
 	for {
 		err := x.host.Claim(&x.claim, x.req.sticky)
-		if err == nil || bridge.ReasonFor(err) != bridge.NoBackend {
-			return err
+		if err != nil && bridge.ReasonFor(err) == bridge.NoBackend {
+			if err = x.host.Await(x.gone, began, 0); err == nil {
+				continue
+			}
 		}
-		if err := x.host.Await(x.gone, began, 0); err != nil {
+		if err == nil || bridge.ReasonFor(err) != bridge.NoHost || !x.locate() {
 			return err
 		}
 	}

@@ -20,6 +20,9 @@ type refusal struct {
 	reason string
 }
 
+// unknownHost refuses a request for a host that is not known.
+var unknownHost = refusal{http.StatusNotFound, "unknown_host"}
+
 // details say for people what a status means here.
 var details = map[int]string{
 	http.StatusBadRequest:                  "The request is not valid HTTP, or it is ambiguous.",
@@ -160,6 +163,8 @@ func (x *exchange) refuseFor(err error) int {
 		r = refusal{http.StatusBadGateway, "backend_" + bad.Reason}
 	case reason == bridge.NoBackend, reason == bridge.HoldExpired, reason == bridge.TrafficOff, reason == bridge.OverLimit, reason == bridge.Shutdown:
 		r = refusal{http.StatusServiceUnavailable, string(reason)}
+	case reason == bridge.NoHost:
+		r = unknownHost
 	case errors.Is(err, bridge.ErrDialTimeout):
 		r = refusal{http.StatusGatewayTimeout, "dial_timeout"}
 	default:

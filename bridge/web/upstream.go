@@ -164,8 +164,15 @@ func (u *Upstream) pool(address string) *pool {
 	return p
 }
 
-// prune closes what is old or broken, and forgets the pools that are empty.
+// prune closes what is old or broken, and forgets the pools that are empty, and the
+// hosts that have left the table.
 func (u *Upstream) prune() {
+	u.hosts.Range(func(h, _ any) bool {
+		if h.(*bridge.Host).Gone() {
+			u.hosts.Delete(h)
+		}
+		return true
+	})
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for address, p := range u.pools {
