@@ -50,7 +50,10 @@ type API struct {
 	guard    *guard
 	router   *resource
 	hosts    []*resource
-	handler  http.Handler
+	// slots are those of the table's hosts, of which there may be many: two of them may
+	// share one.
+	slots   [64]chan struct{}
+	handler http.Handler
 }
 
 // New returns an API. Its errors are those of the options.
@@ -76,7 +79,10 @@ func New(o Options) (*API, error) {
 		router:   newRouterResource(o.Sources),
 	}
 	for _, source := range o.Sources.Hosts {
-		a.hosts = append(a.hosts, newHostResource(source))
+		a.hosts = append(a.hosts, newHostResource(source, make(chan struct{}, 1)))
+	}
+	for i := range a.slots {
+		a.slots[i] = make(chan struct{}, 1)
 	}
 	a.handler = a.newRouter()
 	return a, nil
@@ -96,8 +102,12 @@ func (o Options) check() error {
 	needed("Commands", o.Commands == nil)
 	needed("Sources.Traffic", o.Sources.Traffic == nil)
 	needed("Sources.Ready", o.Sources.Ready == nil)
+	needed("Sources.Sessions", o.Sources.Sessions == nil)
+	if t := o.Sources.Table; t != nil {
+		needed("every function of Sources.Table", t.State == nil || t.Accept == nil || t.Hosts == nil || t.Host == nil)
+	}
 	for i, h := range o.Sources.Hosts {
-		needed(fmt.Sprintf("every feed of the host %q", h.Name), h.Cluster == nil || h.Traffic == nil || h.Counts == nil)
+		needed(fmt.Sprintf("every function of the host %q", h.Name), h.Cluster == nil || h.Traffic == nil || h.Counts == nil)
 		same := func(other HostSource) bool { return strings.EqualFold(other.Name, h.Name) }
 		if slices.ContainsFunc(o.Sources.Hosts[:i], same) {
 			all = append(all, fmt.Errorf("the host %q is there twice", h.Name))
@@ -151,6 +161,7 @@ func (a *API) routes() []row {
 		{method: http.MethodGet, path: "/backends", handle: a.getBackends},
 		{method: http.MethodGet, path: "/sessions", handle: a.getSessions, query: []string{"host", "backend"}},
 		{method: http.MethodDelete, path: "/sessions/:id", handle: a.deleteSession, write: true},
+		{method: http.MethodPost, path: "/table/accept", handle: a.postAccept, write: true},
 		{method: http.MethodGet, path: "/healthz", handle: a.getHealth, open: true},
 		{method: http.MethodGet, path: "/readyz", handle: a.getReady, open: true},
 		{method: http.MethodGet, path: "/v0/cluster", handle: a.getV0Cluster, v0: true},

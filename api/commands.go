@@ -19,6 +19,10 @@ type Sources struct {
 	Traffic *feed.Feed[bridge.Traffic]
 	// Hosts are in configuration order.
 	Hosts []HostSource
+	// Table has more hosts, which come and go. Nil: the router has no table.
+	Table *TableSource
+	// Sessions is how many there are, of all hosts.
+	Sessions func() int
 	// Ready returns nil, or why the router is not ready.
 	Ready func() error
 	// Refusals counts by reason the HTTP requests that were refused before it was
@@ -30,10 +34,12 @@ type Sources struct {
 type HostSource struct {
 	Name   string
 	Policy route.Policy
-	// Cluster comes from the monitor.
-	Cluster *feed.Feed[bridge.Cluster]
-	// Traffic comes from the bridge.
-	Traffic *feed.Feed[bridge.Traffic]
+	// FromTable tells one of the routing table's.
+	FromTable bool
+	// Cluster comes from the monitor, or from the table; false: not yet.
+	Cluster func() (bridge.Cluster, bool)
+	// Traffic comes from the bridge, likewise.
+	Traffic func() (bridge.Traffic, bool)
 	// Counts reads the bridge's atomics.
 	Counts func() bridge.Counts
 	// Weights are those that operators have set, by backend name. They go before the

@@ -19,9 +19,9 @@ func ExampleSources_Cluster() {
 	)
 	sources := api.Sources{
 		Name:    "router-1",
-		Traffic: &traffic,
+		Traffic: &traffic, Sessions: func() int { return 12 },
 		Hosts: []api.HostSource{{
-			Name: "db.main", Policy: "active", Cluster: &cluster, Traffic: &host,
+			Name: "db.main", Policy: "active", Cluster: cluster.Get, Traffic: host.Get,
 			Counts: func() bridge.Counts { return bridge.Counts{Sessions: 12} },
 		}},
 	}

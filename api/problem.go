@@ -100,6 +100,8 @@ func problemOf(err error) *Error {
 		return problem(http.StatusConflict, err.Error()).kind("pinned")
 	case errors.Is(err, bridge.ErrBalance), errors.Is(err, bridge.ErrNoChoice):
 		return problem(http.StatusConflict, err.Error()).kind("policy")
+	case errors.Is(err, bridge.ErrFromTable):
+		return problem(http.StatusConflict, err.Error()).kind("from-table")
 	case errors.Is(err, bridge.ErrNotDurable):
 		return problem(http.StatusInternalServerError, err.Error()).kind("not-durable").because(err)
 	case errors.Is(err, bridge.ErrStopped):

@@ -305,7 +305,7 @@ var _ = Describe("New", func() {
 
 	It("shows a router without hosts", func() {
 		w := newWorld()
-		w.options.Sources = api.Sources{Traffic: new(feed.Feed[bridge.Traffic]), Ready: func() error { return nil }}
+		w.options.Sources = api.Sources{Traffic: new(feed.Feed[bridge.Traffic]), Ready: func() error { return nil }, Sessions: func() int { return 0 }}
 		answer := get(w.handler(), "/cluster")
 		Expect(answer.Body.String()).To(ContainSubstring(`"clusters":[]`))
 	})

@@ -17,9 +17,12 @@ type Cluster struct {
 	Name string `json:"name"`
 	// Traffic is the router's own flag.
 	Traffic Traffic `json:"traffic"`
-	// Clusters are the hosts, in configuration order; never nil.
+	// Clusters are the hosts, in configuration order, and then those of the table; never
+	// nil.
 	Clusters []Host `json:"clusters"`
-	// CurrentSessionCount is the sum of the hosts'.
+	// Table is left out by a router that has none.
+	Table *Table `json:"table,omitempty"`
+	// CurrentSessionCount is the sum of the hosts', those that are not listed too.
 	CurrentSessionCount int `json:"currentSessionCount"`
 	// Refusals counts by reason the HTTP requests that were refused before it was
 	// known which host they were for; left out by a router that speaks no HTTP.
@@ -47,6 +50,8 @@ type Traffic struct {
 type Host struct {
 	Host   string `json:"host"`
 	Policy string `json:"policy"`
+	// FromTable tells a host of the routing table's; left out for one that is configured.
+	FromTable bool `json:"fromTable,omitempty"`
 	// Active is nil when the host has no active backend; under policy balance it
 	// never has one, and Epoch, Since, Reason and Pin say nothing either.
 	Active *ActiveBackend `json:"active"`
@@ -149,14 +154,16 @@ type Session struct {
 
 // Cluster merges the newest value of every feed. It waits for nothing.
 func (s Sources) Cluster() Cluster {
-	c := Cluster{Name: s.Name, Clusters: make([]Host, 0, len(s.Hosts))}
-	for _, source := range s.Hosts {
-		host := source.View()
-		c.Clusters = append(c.Clusters, host)
-		c.CurrentSessionCount += host.CurrentSessionCount
+	sources := s.Hosts
+	if s.Table != nil {
+		sources = slices.Concat(sources, s.Table.Hosts())
 	}
-	flag, _ := s.Traffic.Get()
-	c.Traffic = trafficView(flag, c.CurrentSessionCount)
+	c := Cluster{Name: s.Name, Clusters: make([]Host, 0, len(sources)), Table: s.table(len(sources) - len(s.Hosts))}
+	for _, source := range sources {
+		c.Clusters = append(c.Clusters, source.View())
+	}
+	c.Traffic = s.RouterTraffic()
+	c.CurrentSessionCount = c.Traffic.CurrentSessionCount
 	if s.Refusals != nil {
 		c.Refusals = s.Refusals()
 	}
@@ -165,27 +172,24 @@ func (s Sources) Cluster() Cluster {
 
 // RouterTraffic is the traffic part of [Sources.Cluster].
 func (s Sources) RouterTraffic() Traffic {
-	sessions := 0
-	for _, source := range s.Hosts {
-		sessions += source.Counts().Sessions
-	}
 	flag, _ := s.Traffic.Get()
-	return trafficView(flag, sessions)
+	return trafficView(flag, s.Sessions())
 }
 
 // View merges the newest values of one host's feeds.
 func (s HostSource) View() Host {
-	cluster, _ := s.Cluster.Get()
-	flag, _ := s.Traffic.Get()
+	cluster, _ := s.Cluster()
+	flag, _ := s.Traffic()
 	counts := s.Counts()
 	h := Host{
-		Host:     s.Name,
-		Policy:   string(s.Policy),
-		Epoch:    cluster.Active.Epoch,
-		Since:    timeView(cluster.Active.Since),
-		Reason:   cluster.Active.Reason,
-		Traffic:  trafficView(flag, counts.Sessions),
-		Backends: make([]Backend, 0, len(cluster.Backends)),
+		Host:      s.Name,
+		Policy:    string(s.Policy),
+		FromTable: s.FromTable,
+		Epoch:     cluster.Active.Epoch,
+		Since:     timeView(cluster.Active.Since),
+		Reason:    cluster.Active.Reason,
+		Traffic:   trafficView(flag, counts.Sessions),
+		Backends:  make([]Backend, 0, len(cluster.Backends)),
 	}
 	var weights map[string]int
 	if s.Weights != nil {

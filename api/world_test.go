@@ -165,17 +165,18 @@ func newWorld() *world {
 	w.commands.endSession = func(context.Context, string) error { return nil }
 	w.options = api.Options{
 		Sources: api.Sources{
-			Name:    "router-1",
-			Traffic: w.traffic,
-			Ready:   func() error { return w.ready },
+			Name:     "router-1",
+			Traffic:  w.traffic,
+			Ready:    func() error { return w.ready },
+			Sessions: func() int { return w.counts.Sessions + 2 },
 			Hosts: []api.HostSource{
-				{Name: "db.main", Policy: "active", Cluster: w.cluster, Traffic: w.host, Counts: func() bridge.Counts { return w.counts }},
+				{Name: "db.main", Policy: "active", Cluster: w.cluster.Get, Traffic: w.host.Get, Counts: func() bridge.Counts { return w.counts }},
 				{
-					Name: "db.side", Policy: "active", Cluster: new(feed.Feed[bridge.Cluster]), Traffic: new(feed.Feed[bridge.Traffic]),
+					Name: "db.side", Policy: "active", Cluster: new(feed.Feed[bridge.Cluster]).Get, Traffic: new(feed.Feed[bridge.Traffic]).Get,
 					Counts: func() bridge.Counts { return bridge.Counts{Sessions: 2} },
 				},
 				{
-					Name: "*.shop", Policy: "balance", Cluster: shop, Traffic: open, Counts: func() bridge.Counts { return bridge.Counts{} },
+					Name: "*.shop", Policy: "balance", Cluster: shop.Get, Traffic: open.Get, Counts: func() bridge.Counts { return bridge.Counts{} },
 					Weights: func() map[string]int { return w.set }, HTTP: func() *api.HTTP { return w.http },
 				},
 			},

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"hash/maphash"
 	"net/http"
 	"strings"
 
@@ -31,11 +32,11 @@ func newRouterResource(s Sources) *resource {
 	}
 }
 
-func newHostResource(s HostSource) *resource {
+func newHostResource(s HostSource, slot chan struct{}) *resource {
 	return &resource{
 		host:    s.Name,
 		members: []string{"trafficEnabled", "message", "grace", "active", "pin", "weights"},
-		slot:    make(chan struct{}, 1),
+		slot:    slot,
 		read:    s.View,
 	}
 }
@@ -54,10 +55,20 @@ func (res *resource) body(h Host) any {
 	return h
 }
 
+// slotSeed spreads the table's hosts over the slots.
+var slotSeed = maphash.MakeSeed()
+
 func (a *API) host(p httprouter.Params) (*resource, error) {
+	name := p.ByName("host")
 	for _, res := range a.hosts {
-		if strings.EqualFold(res.host, p.ByName("host")) {
+		if strings.EqualFold(res.host, name) {
 			return res, nil
+		}
+	}
+	if a.sources.Table != nil {
+		if source, ok := a.sources.Table.Host(strings.ToLower(name)); ok {
+			slot := a.slots[maphash.String(slotSeed, source.Name)%uint64(len(a.slots))]
+			return newHostResource(source, slot), nil
 		}
 	}
 	return nil, bridge.ErrUnknownHost

@@ -127,9 +127,30 @@ func (b *Bridge) Host(name string) *Host { return b.catalog.find(name) }
 // [NoHost]; who asks again afterwards finds what is there then.
 func (b *Bridge) Lookup(key []byte) *Host { return b.catalog.lookup(key) }
 
+// Complete tells whether the bridge knows all hosts: it does not while it waits for the
+// first of Options.Tables.
+func (b *Bridge) Complete() bool { return b.options.Tables == nil || b.catalog.followed.Load() }
+
 // Table is what clients are looked up in: the newest of Options.Tables, and Hosts,
 // which have no backends in it.
 func (b *Bridge) Table() *route.Table { return b.catalog.table.Load() }
+
+// Used returns the table's host of that name, nil if nobody has asked for it yet.
+func (b *Bridge) Used(name string) *Host { return b.catalog.usedHost(name) }
+
+// HostTraffic is the flag of the table's host of that name, in use or not.
+func (b *Bridge) HostTraffic(name string) Traffic { return b.catalog.flag(name) }
+
+// SessionCount is how many sessions there are, of all hosts, requests in flight among
+// them.
+func (b *Bridge) SessionCount() (n int) {
+	for _, h := range b.catalog.everyone() {
+		for _, t := range h.admission.Load().all() {
+			n += t.sessions()
+		}
+	}
+	return n
+}
 
 // TableHosts are the names of the table's hosts that have been asked for.
 func (b *Bridge) TableHosts() []string { return b.catalog.inUse() }

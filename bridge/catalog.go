@@ -32,6 +32,8 @@ type catalog struct {
 	options    route.Options
 	// table has both, and a configured host goes before one of the table's.
 	table atomic.Pointer[route.Table]
+	// followed: there was a table.
+	followed atomic.Bool
 	// hosts are those in use, *route.Host -> *Host: by what the table says of them, so
 	// that a lookup ends with comparing a pointer.
 	hosts sync.Map
@@ -171,6 +173,7 @@ func (c *catalog) follow(table *route.Table) {
 		changed = append(changed, t.route)
 	}
 	c.table.Store(next)
+	c.followed.Store(true)
 	c.sweep()
 	severed := 0
 	for _, r := range changed {
@@ -303,6 +306,24 @@ func (c *catalog) everyone() []*Host {
 		hosts = append(hosts, t.Host)
 	}
 	return hosts
+}
+
+// usedHost returns a host that is in use, nil if it is not.
+func (c *catalog) usedHost(name string) *Host {
+	if h, ok := c.hosts.Load(c.table.Load().Get(name)); ok {
+		return h.(*Host)
+	}
+	return nil
+}
+
+// flag is that of a host that is in use, or would be.
+func (c *catalog) flag(name string) Traffic {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if flag, set := c.flags[name]; set {
+		return flag
+	}
+	return Traffic{Host: name, Enabled: true}
 }
 
 // inUse are the names of the table's hosts that are in use, in order.

@@ -203,6 +203,10 @@ func (h *Host) balances() bool { return h.options.Policy == route.Balance }
 // Weights returns the weights in force by backend name; nil under route.Active.
 func (h *Host) Weights() map[string]int { return h.admission.Load().weights }
 
+// Active is the active backend that the host serves; zero under route.Balance, and for
+// a host that has had none.
+func (h *Host) Active() Active { return h.admission.Load().active }
+
 // Counts reads how many sessions there are now, requests in flight among them.
 // They are what is in the terms' sets.
 func (h *Host) Counts() Counts {
@@ -570,7 +574,7 @@ func (l *loop) beginTerms() {
 
 // admitting is the admission that goes with the terms.
 func (l *loop) admitting(draining bool) *admission {
-	next := &admission{rules: l.rules, terms: l.terms, retired: l.retired, reached: l.reached}
+	next := &admission{rules: l.rules, active: l.active, terms: l.terms, retired: l.retired, reached: l.reached}
 	usable := len(l.terms) > 0
 	if l.balances() {
 		next.weights = l.weighing()

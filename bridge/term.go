@@ -74,6 +74,8 @@ func (t *term) rested(now time.Time) bool { return t.resting.Load() <= now.UnixN
 // which terms there are to join, or why there is none.
 type admission struct {
 	rules
+	// active is the active backend that terms are for.
+	active Active
 	// terms are one a backend that can be used: at most one under active.
 	terms []*term
 	// retired are those of backends that went down with requests in flight.

@@ -16,11 +16,11 @@ import (
 func (r *Router) SetTraffic(ctx context.Context, host string, change bridge.TrafficChange) (bridge.TrafficAnswer, error) {
 	set := r.bridge.SetTraffic
 	if host != "" {
-		h, err := r.find(host)
-		if err != nil {
-			return bridge.TrafficAnswer{}, err
+		h := r.bridge.Host(host)
+		if h == nil {
+			return bridge.TrafficAnswer{}, fmt.Errorf("%w: %q", bridge.ErrUnknownHost, host)
 		}
-		set = h.bridge.SetTraffic
+		set = h.SetTraffic
 	}
 	answer, err := set(ctx, change)
 	if err != nil {
@@ -119,8 +119,12 @@ func (r *Router) Sessions() []bridge.SessionInfo { return r.bridge.Sessions() }
 // EndSession severs one session.
 func (r *Router) EndSession(_ context.Context, id string) error { return r.bridge.EndSession(id) }
 
+// find returns the configured host of that name.
 func (r *Router) find(name string) (*host, error) {
 	h, ok := r.hosts[name]
+	if !ok && r.bridge.Table().Get(name) != nil {
+		return nil, bridge.ErrFromTable
+	}
 	if !ok {
 		return nil, fmt.Errorf("%w: %q", bridge.ErrUnknownHost, name)
 	}

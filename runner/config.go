@@ -24,6 +24,9 @@ type Config struct {
 	Listeners []Listener
 	// Hosts are what listeners serve.
 	Hosts []Host
+	// Table is where more hosts come from, which come and go; nil: Hosts are all. Where
+	// both have one of a name, that of Hosts is served. Its backends are not probed.
+	Table *Table
 	// WildcardDepth is how many levels a host "*.suffix" stands for; 0: one.
 	WildcardDepth int
 	// State is the directory that traffic switches, pins, the last active backends

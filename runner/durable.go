@@ -108,7 +108,7 @@ func (r *Router) saveTraffic() error {
 		if t, _ := r.bridge.Traffic().Get(); !t.LastUpdated.IsZero() {
 			router = &t
 		}
-		hosts := make(map[string]bridge.Traffic)
+		hosts := r.bridge.TableTraffic()
 		for _, h := range r.ordered {
 			if t, _ := h.bridge.Traffic().Get(); !t.LastUpdated.IsZero() {
 				hosts[h.name] = t

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -46,6 +47,9 @@ type Router struct {
 	scribes   []process.Runner
 	journal   *bridge.Journal
 	access    *accessLog
+	// binds are what the configuration has to listen on, and addresses the machine's.
+	binds     []bind
+	addresses []netip.Addr
 	api       *api.API
 	apiServer *process.HTTP
 	health    *process.HTTP
@@ -101,6 +105,8 @@ func New(c Config) (*Router, error) {
 		hosts:     make(map[string]*host),
 		listeners: make(map[string]*bridge.Listener),
 		journal:   feed.NewRing[bridge.Event](History),
+		binds:     c.binds(),
+		addresses: localAddresses(),
 
 		lastActive: make(map[string]state.Active),
 	}
@@ -121,6 +127,9 @@ func (r *Router) build(kept kept, limit int) error {
 	options := bridge.Options{
 		Engine: r.engine, Resolve: r.resolver.Addresses, WildcardDepth: c.WildcardDepth, Traffic: kept.traffic(""), Drain: c.Drain,
 		Hints: r.hint, Records: r.record, Opened: c.Opened, Journal: r.journal, Log: c.Log, Clock: c.Clock,
+	}
+	if c.Table != nil {
+		options.Tables, options.TableTraffic = c.Table.Tables, kept.Hosts
 	}
 	requests := make(map[string]web.HostOptions)
 	for _, hc := range c.Hosts {
@@ -415,8 +424,9 @@ func (r *Router) Handler() http.Handler { return r.api.Handler() }
 func (r *Router) Cluster() api.Cluster { return r.sources().Cluster() }
 
 // Ready returns nil if the router is ready, else why it is not: it is not started
-// or is stopping, traffic is off, or a host has no first verdict yet (which is
-// waited for as long as its check may take, at least a second).
+// or is stopping, traffic is off, or there is no table where one is
+// configured, or a host has no first verdict yet (which is waited for as long as its check
+// may take, at least a second).
 func (r *Router) Ready() error {
 	began := r.began.Load()
 	switch {
@@ -427,6 +437,9 @@ func (r *Router) Ready() error {
 	}
 	if t, _ := r.bridge.Traffic().Get(); !t.Enabled {
 		return errors.New("traffic is off")
+	}
+	if r.config.Table != nil && !r.tableState().Loaded {
+		return errors.New("there is no table yet, neither in Redis nor on disk")
 	}
 	for _, h := range r.ordered {
 		select {
@@ -450,10 +463,10 @@ func (r *Router) serveHealth(w http.ResponseWriter, _ *http.Request) {
 
 // sources is the state that the API merges.
 func (r *Router) sources() api.Sources {
-	s := api.Sources{Name: r.config.Name, Traffic: r.bridge.Traffic(), Ready: r.Ready}
+	s := api.Sources{Name: r.config.Name, Traffic: r.bridge.Traffic(), Sessions: r.bridge.SessionCount, Ready: r.Ready, Table: r.tableSource()}
 	for _, h := range r.ordered {
 		s.Hosts = append(s.Hosts, api.HostSource{
-			Name: h.name, Policy: h.policy, Cluster: &h.cluster, Traffic: h.bridge.Traffic(), Counts: h.bridge.Counts,
+			Name: h.name, Policy: h.policy, Cluster: h.cluster.Get, Traffic: h.bridge.Traffic().Get, Counts: h.bridge.Counts,
 			Weights: h.weights, HTTP: func() *api.HTTP { return httpView(r.upstream.Counters(h.bridge)) },
 		})
 	}
@@ -503,8 +516,12 @@ func httpView(c web.Counters) *api.HTTP {
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // hint passes on what the data path has seen. A bridge that is being built has no
-// monitors yet, and no sessions.
-func (r *Router) hint(h bridge.Hint) { r.hosts[h.Host].monitor.Hint(h) }
+// monitors yet, and no sessions. A host of the table's is not monitored.
+func (r *Router) hint(h bridge.Hint) {
+	if host, monitored := r.hosts[h.Host]; monitored {
+		host.monitor.Hint(h)
+	}
+}
 
 func (r *Router) record(record bridge.Record) {
 	if r.access != nil {

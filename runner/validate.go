@@ -92,8 +92,11 @@ func (c Config) complete() (Config, error) {
 	for i, l := range c.Listeners {
 		v.listener(fmt.Sprintf("listeners[%d]", i), l, listeners)
 	}
-	if len(c.Hosts) == 0 && len(c.Listeners) > 0 {
+	if len(c.Hosts) == 0 && len(c.Listeners) > 0 && c.Table == nil {
 		v.wrong("hosts", "no hosts: at least one is needed")
+	}
+	if c.Table != nil && c.Table.Tables == nil {
+		v.wrong("redis", "there is no channel that tables come from")
 	}
 	for i, h := range c.Hosts {
 		v.host(fmt.Sprintf("hosts[%d]", i), h, hosts)

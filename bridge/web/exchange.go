@@ -308,8 +308,12 @@ func (x *exchange) find(r *h1.Request, room []byte) (why refusal, found bool) {
 		return why, false
 	}
 	if x.key = key; !x.locate() {
-		x.server.refusals.add(unknownHost.reason)
-		return unknownHost, false
+		why = unknownHost
+		if !x.server.o.Bridge.Complete() {
+			why = refusal{http.StatusServiceUnavailable, "no_table"}
+		}
+		x.server.refusals.add(why.reason)
+		return why, false
 	}
 	if limit := x.server.o.MaxBody; limit > 0 && r.Framing == h1.Length && r.Length > limit {
 		why = refusal{h1.ErrBodyLong.Status, h1.ErrBodyLong.Reason}

@@ -21,6 +21,7 @@ import (
 	"switchboard/monitor/check/redis"
 	"switchboard/runner"
 	"switchboard/runner/config"
+	"switchboard/runner/process"
 )
 
 // configVariable names the configuration file where there is no flag.
@@ -177,14 +178,34 @@ func (p *program) route(ctx context.Context, file *config.File, c runner.Config)
 	for _, l := range c.Listeners {
 		listeners = append(listeners, l.Name+" "+l.Bind)
 	}
+	table := ""
+	if file.Redis.URL != "" {
+		table = file.Redis.Store().String()
+	}
 	b := build()
 	log.Info("starting", "router", c.Name, "version", b.Version, "revision", b.Revision, "go", b.Go,
-		"listeners", listeners, "api", c.API.Bind, "state", c.State)
+		"listeners", listeners, "api", c.API.Bind, "state", c.State, "table", table)
+	var (
+		members []process.Member
+		follows *follower
+	)
+	if file.Redis.URL != "" {
+		follows, err = newFollower(file.Redis.Store(), file.Redis.Prefix, c.State, log)
+		if err != nil {
+			return fail(err)
+		}
+		c.Table = follows.table()
+		members = append(members, process.Member{Name: "table", Runner: follows})
+	}
 	router, err := runner.New(c)
 	if err != nil {
 		return fail(err)
 	}
-	err = serve(signals, router, func() {
+	if follows != nil {
+		follows.router.Store(router)
+	}
+	members = append(members, process.Member{Name: "router", Runner: router})
+	err = serve(signals, process.Ordered(members...), func() {
 		log.Info("started", "api", router.APIAddr().String())
 	})
 	if err != nil {

@@ -231,7 +231,21 @@ func CheckPrefix(client redis.UniversalClient, prefix string) error {
 	if client == nil {
 		return errors.New("a client of Redis is required")
 	}
-	if _, cluster := client.(*redis.ClusterClient); cluster && !tagged(prefix) {
+	_, cluster := client.(*redis.ClusterClient)
+	return checkPrefix(cluster, prefix)
+}
+
+// CheckPrefix is [CheckPrefix] for a client that r makes.
+func (r Redis) CheckPrefix(prefix string) error {
+	o, err := r.options()
+	if err != nil {
+		return err
+	}
+	return checkPrefix(o.IsClusterMode, prefix)
+}
+
+func checkPrefix(cluster bool, prefix string) error {
+	if cluster && !tagged(prefix) {
 		return fmt.Errorf("on a Redis Cluster the prefix must carry a hash tag, as in %q: %q has none", "{switchboard}:", prefix)
 	}
 	return nil

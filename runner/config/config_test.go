@@ -78,6 +78,9 @@ log:
   level: info
   format: json
   access: ""
+redis:
+  url: redis://127.0.0.1:6379/0
+  prefix: "switchboard:"
 `
 
 // small is the least that a router needs, in JSON.
@@ -138,6 +141,7 @@ var _ = Describe("Load", func() {
 			}},
 			WildcardDepth: 1,
 
+			Redis:    config.Redis{URL: "redis://127.0.0.1:6379/0", Prefix: "switchboard:"},
 			State:    "/var/lib/switchboard",
 			API:      config.API{Bind: "127.0.0.1:9090"},
 			Shutdown: config.Shutdown{Drain: 10 * time.Second},
@@ -211,7 +215,7 @@ var _ = Describe("Load", func() {
 
 	It("reports everything at once, in order", func() {
 		_, err := load(`lisners: []
-redis: {url: "redis://127.0.0.1"}
+redis: {url: "redis://127.0.0.1", prefix: x}
 listeners:
 - bind: "9"
   name: l
@@ -224,7 +228,6 @@ api: {bind: 10.0.0.1:1, username: u}
 `, "SWITCHBOARD_LOG_LEVEL=loud", "SWITCHBOARD_API_BNID=", "SWITCHBOARD_HEALTH_BIND=x")
 		Expect(lines(err)).To(Equal([]string{
 			`f.yaml:1:1: lisners: unknown key "lisners": did you mean "listeners"?`,
-			`f.yaml:2:1: redis: key "redis" is not supported by this version`,
 			`f.yaml:4:9: listeners[0].bind: "9" has no port: write host:port`,
 			`f.yaml:6:3: listeners[0].prtocol: unknown key "prtocol": did you mean "protocol"?`,
 			`f.yaml:9:13: hosts[0].backends: no backends: at least one is needed`,
@@ -235,9 +238,9 @@ api: {bind: 10.0.0.1:1, username: u}
 		}))
 		var all config.Errors
 		Expect(errors.As(err, &all)).To(BeTrue())
-		Expect(all[2]).To(HaveField("Where", "f.yaml:4:9"))
-		Expect(all[2]).To(HaveField("Key", "listeners[0].bind"))
-		Expect(all[2]).To(HaveField("Problem", HavePrefix(`"9" has no port`)))
+		Expect(all[1]).To(HaveField("Where", "f.yaml:4:9"))
+		Expect(all[1]).To(HaveField("Key", "listeners[0].bind"))
+		Expect(all[1]).To(HaveField("Problem", HavePrefix(`"9" has no port`)))
 	})
 })
 
@@ -248,19 +251,23 @@ var _ = DescribeTable("a wrong line in the example", func(old, replacement strin
 },
 	// Keys.
 	Entry("an unknown key that is near to none", "state: /var", "frobnicate: 1\nstate: /var",
-		`f.yaml:37:1: frobnicate: unknown key "frobnicate": the keys here are name, listeners, hosts, wildcard_depth, state, api, health, shutdown, log`),
+		`f.yaml:37:1: frobnicate: unknown key "frobnicate": the keys here are name, listeners, hosts, wildcard_depth, redis, state, api, health, shutdown, log`),
 	Entry("a key of another mapping", "  drain: 10s", "  drian: 10s",
 		`f.yaml:46:3: shutdown.drian: unknown key "drian": did you mean "drain"?`),
 	Entry("a key that breaks lines", "state: /var", "\"a\\nb\": 1\nstate: /var",
-		`f.yaml:37:1: "a\nb": unknown key "a\nb": the keys here are name, listeners, hosts, wildcard_depth, state, api, health, shutdown, log`),
+		`f.yaml:37:1: "a\nb": unknown key "a\nb": the keys here are name, listeners, hosts, wildcard_depth, redis, state, api, health, shutdown, log`),
 	Entry("a key in upper case", "state: /var", "State: /var",
 		`f.yaml:37:1: State: unknown key "State": did you mean "state"?`),
 	Entry("a key set twice", "  drain: 10s", "  drain: 10s\n  drain: 11s",
 		`f.yaml:47:3: shutdown.drain: the key is set twice, first on line 46: remove one`),
 	Entry("a mapping set twice", "health:\n", "api: {}\nhealth:\n",
 		`f.yaml:42:1: api: the key is set twice, first on line 38: remove one`),
-	Entry("redis", "state: /var", "redis:\n  url: redis://u:p@x\nstate: /var",
-		`f.yaml:37:1: redis: key "redis" is not supported by this version`),
+	Entry("a table that is nowhere", "url: redis://127.0.0.1:6379/0", "url: http://u:hunter2@x",
+		`f.yaml:52:8: redis.url: http:// is no scheme of Redis: use redis, rediss, unix, redis-sentinel or redis-cluster`),
+	Entry("a prefix without a hash tag", "url: redis://127.0.0.1:6379/0", "url: redis-cluster://x",
+		`f.yaml:53:11: redis.prefix: on a Redis Cluster the prefix must carry a hash tag, as in "{switchboard}:": "switchboard:" has none`),
+	Entry("a prefix of no table", "  url: redis://127.0.0.1:6379/0\n", "",
+		`f.yaml:52:11: redis.prefix: there is no redis.url: set it, or remove this key`),
 	Entry("tls without a certificate", "    bind: 127.0.0.1:3306", "    bind: 127.0.0.1:3306\n    tls: {certificates: []}",
 		`f.yaml:5:25: listeners[0].tls.certificates: no certificates: at least one is needed`),
 	Entry("a certificate without a key", "    protocol: tcp                 # tcp | tls | http | https\n    host: db.main ", "    protocol: https\n    tls: {certificates: [{cert: /none/such}]} ",
@@ -490,7 +497,7 @@ var _ = Describe("the file", func() {
 		_, err = config.Load(config.Source{})
 		Expect(lines(err)).To(Equal([]string{
 			"configuration: listeners: no listeners: at least one is needed",
-			"configuration: hosts: no hosts: at least one is needed",
+			"configuration: hosts: no hosts: at least one is needed, or redis.url, where they come from",
 		}))
 	})
 })
@@ -730,8 +737,6 @@ var _ = Describe("environment and flags", func() {
 			`SWITCHBOARD_API: unknown variable: no key has this name; unset it`),
 		Entry("an index with a zero before it", config.Source{Env: []string{"SWITCHBOARD_HOSTS_00_HOLD=1s"}},
 			`SWITCHBOARD_HOSTS_00_HOLD: unknown variable: did you mean SWITCHBOARD_HOSTS_0_HOLD?`),
-		Entry("a later key", config.Source{Env: []string{"SWITCHBOARD_REDIS_URL=x"}},
-			`SWITCHBOARD_REDIS_URL: redis: key "redis" is not supported by this version`),
 		Entry("a gap", config.Source{Env: []string{"SWITCHBOARD_HOSTS_2_NAME=x"}},
 			`SWITCHBOARD_HOSTS_2_NAME: hosts[2]: the list would have a gap: its next index is 1`),
 		Entry("a new element that lacks keys", config.Source{Env: []string{"SWITCHBOARD_LISTENERS_1_NAME=x"}},
@@ -743,8 +748,6 @@ var _ = Describe("environment and flags", func() {
 			`--listeners[0].bind: listeners[0].bind: "x" has no port: write host:port`),
 		Entry("an unknown flag", config.Source{Flags: map[string]string{"API_BIND": "x"}},
 			`--API-BIND: unknown flag: no key has the path "API_BIND"`),
-		Entry("a later flag", config.Source{Flags: map[string]string{"redis.url": "x"}},
-			`--redis-url: redis: key "redis" is not supported by this version`),
 	)
 
 	It("leave alone what is somebody else's", func() {
@@ -774,6 +777,7 @@ hosts:
   check: {type: ours, port: 1, path: /a, command: [a]}
   backends: [{name: b, address: "10.0.0.1:1", check_port: 1}]
 api: {bind: "127.0.0.1:2", username: a, password: ""}
+redis: {url: "redis://127.0.0.1:3"}
 `
 	var cert, key string
 	BeforeEach(func() { cert, key, _ = spec.WriteCertificate("a") })
@@ -808,6 +812,8 @@ api: {bind: "127.0.0.1:2", username: a, password: ""}
 			return key
 		case name == "sticky_by":
 			return "cookie:a"
+		case name == "url":
+			return "unix:///x"
 		case strings.Contains(k.Type, " | "):
 			return k.Type[strings.LastIndex(k.Type, " ")+1:]
 		case k.Type == "duration":
@@ -845,7 +851,7 @@ api: {bind: "127.0.0.1:2", username: a, password: ""}
 			}
 			paths[k.Path], variables[k.Env] = true, true
 		}
-		Expect(paths).To(HaveLen(66))
+		Expect(paths).To(HaveLen(69))
 		Expect(flags).To(HaveKey("api-password-file"))
 		Expect(flags).NotTo(HaveKey("api-password"))
 		Expect(variables).To(HaveKey("SWITCHBOARD_HOSTS_N_BACKENDS_N_CHECK_PORT"))

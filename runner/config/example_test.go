@@ -33,13 +33,13 @@ hosts:
 func ExampleLoad_wrong() {
 	_, err := config.Load(config.Source{
 		Path: "router.yaml",
-		Data: []byte("listeners:\n- {name: mysql, bind: 3306, host: db}\nhosts: []\nredis: {}\n"),
+		Data: []byte("listeners:\n- {name: mysql, bind: 3306, host: db}\nhosts: []\nmetrics: {}\n"),
 	})
 	fmt.Println(err)
 	// Output:
 	// router.yaml:2:23: listeners[0].bind: "3306" has no port: write host:port
-	// router.yaml:3:8: hosts: no hosts: at least one is needed
-	// router.yaml:4:1: redis: key "redis" is not supported by this version
+	// router.yaml:3:8: hosts: no hosts: at least one is needed, or redis.url, where they come from
+	// router.yaml:4:1: metrics: unknown key "metrics": the keys here are name, listeners, hosts, wildcard_depth, redis, state, api, health, shutdown, log
 }
 
 func ExampleKeys() {

@@ -3,6 +3,8 @@ package config
 import (
 	"net/netip"
 	"time"
+
+	"switchboard/pacemaker/store"
 )
 
 // File is the configuration of a router, as it is written: one field a key. The
@@ -19,14 +21,14 @@ import (
 type File struct {
 	Name          string     `key:"name" doc:"the router's name; the machine's name if it is not set"`
 	Listeners     []Listener `key:"listeners" required:"true"`
-	Hosts         []Host     `key:"hosts" required:"true"`
+	Hosts         []Host     `key:"hosts"`
 	WildcardDepth int        `key:"wildcard_depth" min:"1" default:"1" doc:"how many levels a host *.suffix stands for"`
-	State         string     `key:"state" doc:"directory for what must outlive a restart: traffic switch, pins, last active and epoch; empty: nothing is kept"`
+	Redis         Redis      `key:"redis"`
+	State         string     `key:"state" doc:"directory for what must outlive a restart: traffic switch, pins, last active and epoch, the last good table; empty: nothing is kept"`
 	API           API        `key:"api"`
 	Health        Health     `key:"health"`
 	Shutdown      Shutdown   `key:"shutdown"`
 	Log           Log        `key:"log"`
-	_             struct{}   `later:"redis"`
 
 	// Warnings are what is allowed and is most likely a mistake, one sentence
 	// each, with its place.
@@ -137,6 +139,21 @@ type Backend struct {
 	Address   string `key:"address" required:"true" doc:"host:port to connect to"`
 	Weight    int    `key:"weight" min:"0" max:"1000000" default:"1" doc:"its part of new sessions and requests; 0: none (balance)"`
 	CheckPort int    `key:"check_port" min:"1" max:"65535" doc:"port to probe; overrides check.port"`
+}
+
+// Redis is where the routing table is. Without a URL the router has no table.
+type Redis struct {
+	// URL may hold a password, so it has no flag.
+	URL    Secret `key:"url" doc:"redis://HOST:PORT/DB, unix:///SOCKET, redis-sentinel://HOST,HOST/MASTER or redis-cluster://HOST,HOST; rediss… speak TLS; empty: no table"`
+	Prefix string `key:"prefix" default:"switchboard:" doc:"what all keys of the table begin with; on a cluster with a hash tag, as {switchboard}:"`
+	// Password is what PasswordFile holds.
+	Password     Secret
+	PasswordFile string `key:"password_file" doc:"file that holds the password of Redis; relative to the working directory"`
+}
+
+// Store is how the Redis is reached.
+func (r Redis) Store() store.Redis {
+	return store.Redis{URL: string(r.URL), Password: string(r.Password), Name: "switchboard"}
 }
 
 // API is where operators are listened to.

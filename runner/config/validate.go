@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"switchboard/bridge/route"
 	"switchboard/monitor/check"
 	"switchboard/runner"
 )
@@ -25,6 +26,7 @@ func (v *validator) validate(checks map[string]check.Builder) {
 			v.check(h.Check, path)
 		}
 	}
+	v.redis()
 	v.passwordFile("api", v.file.API.PasswordFile, &v.file.API.Password)
 	for i, l := range v.file.Listeners {
 		if l.TLS != nil {
@@ -33,6 +35,9 @@ func (v *validator) validate(checks map[string]check.Builder) {
 	}
 	c := v.file.Runner()
 	c.Checks = checks
+	if v.file.Redis.URL != "" {
+		c.Table = &runner.Table{Tables: make(chan *route.Table)}
+	}
 	if joined, wrong := c.Validate().(interface{ Unwrap() []error }); wrong {
 		for _, err := range joined.Unwrap() {
 			v.invalid(err.(*runner.Invalid))
@@ -44,6 +49,31 @@ func (v *validator) validate(checks map[string]check.Builder) {
 	v.unreachable()
 	if v.file.Name == "" {
 		v.file.Name, _ = os.Hostname()
+	}
+}
+
+// redis checks the table's keys, and that there are hosts without it.
+func (v *validator) redis() {
+	r := &v.file.Redis
+	if r.URL == "" {
+		if _, set := v.at["hosts"]; len(v.file.Hosts) == 0 && (set || !v.unread("hosts")) {
+			v.wrong("hosts", "no hosts: at least one is needed, or redis.url, where they come from")
+		}
+		for _, key := range []string{"redis.prefix", "redis.password_file"} {
+			if _, set := v.at[key]; set {
+				v.wrong(key, "there is no redis.url: set it, or remove this key")
+			}
+		}
+		return
+	}
+	v.passwordFile("redis", r.PasswordFile, &r.Password)
+	if v.unread("redis") {
+		return
+	}
+	if err := r.Store().Validate(); err != nil {
+		v.wrong("redis.url", "%v", err)
+	} else if err := r.Store().CheckPrefix(r.Prefix); err != nil {
+		v.wrong("redis.prefix", "%v", err)
 	}
 }
 
