@@ -10,12 +10,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"switchboard/bridge/route"
 	"switchboard/monitor/check"
 	"switchboard/runner"
 	"switchboard/runner/process"
@@ -71,12 +71,15 @@ func (p *program) dev() *cobra.Command {
 		Long: `Runs a router with a demo database of three backends, one of which is active, and
 two web apps of three instances each, which are processes of their own. It says
 what to try with them: connecting, switching traffic off, taking an instance out,
-killing one. What happens is shown as it happens. Who was killed comes back after a
-few seconds. Ctrl-C ends it all.
+changing routes, killing one. What happens is shown as it happens. Who was killed
+comes back after a few seconds. Ctrl-C ends it all.
+
+The web apps are in a routing table, in a Redis that is started for it. Where there is
+no redis-server, one in this process stands for it.
 
 It listens on 127.0.0.1 only. A default port that is taken is replaced by a free
 one.`,
-		Example: "  switchboard dev\n  switchboard dev --dir /tmp/demo          switches, pins and epochs are kept over restarts\n  switchboard dev --port 0 --web-port 0 --api-port 0    any free ports",
+		Example: "  switchboard dev\n  switchboard dev --dir /tmp/demo          switches, pins, epochs and routes are kept over restarts\n  switchboard dev --port 0 --web-port 0 --api-port 0    any free ports",
 		Args:    noArguments(""),
 		RunE: func(command *cobra.Command, _ []string) error {
 			for _, number := range []int{port, webPort, apiPort} {
@@ -112,6 +115,15 @@ one.`,
 					app.instances = append(app.instances, b)
 				}
 			}
+			redis := dir
+			if dir != "" {
+				redis = filepath.Join(dir, "redis")
+			}
+			if d.table, err = newDevTable(d, redis); err != nil {
+				return err
+			}
+			defer d.table.close()
+			d.program = commandLine(executable)
 			d.log = slog.New(slog.NewTextHandler(p.errs, &slog.HandlerOptions{Level: slog.LevelError}))
 			if err := d.run(command.Context()); err != nil {
 				fmt.Fprintln(p.errs, "switchboard dev:", err)
@@ -136,8 +148,11 @@ type devCluster struct {
 	state    string
 	backends []*devBackend
 	apps     []*devApp
+	table    *devTable
 	story    *story
-	log      *slog.Logger
+	// program is what people type for this program.
+	program string
+	log     *slog.Logger
 	// router is set before the cluster is ready.
 	router *runner.Router
 }
@@ -168,13 +183,15 @@ func preferred(port int) string {
 
 // run runs the cluster until it is told to stop.
 func (d *devCluster) run(ctx context.Context) error {
-	var members []process.Member
+	members := []process.Member{d.table.member()}
 	for _, b := range d.children() {
 		members = append(members, process.Member{Name: b.name, Runner: process.Restart{
 			Name: b.name, Min: devRestart, Max: devRestart, Runner: func() process.Runner { return b },
 		}})
 	}
-	members = append(members, process.Member{Name: "router", Runner: routerOf{d}})
+	members = append(members,
+		process.Member{Name: "table", Runner: webApps{d.table}},
+		process.Member{Name: "router", Runner: routerOf{d}})
 
 	signals, release := catch(ctx)
 	defer release()
@@ -216,17 +233,14 @@ func (r routerOf) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
 		}
 		host.Backends = append(host.Backends, runner.Backend{Name: b.name, Address: b.addr, CheckPort: health.Port})
 	}
-	hosts := []runner.Host{host}
-	for _, app := range r.apps {
-		hosts = append(hosts, app.runner())
-	}
 	router, err := runner.New(runner.Config{
 		Name: "dev",
 		Listeners: []runner.Listener{
 			{Name: devListener, Bind: r.clients, Host: devHost},
 			{Name: devWebListener, Bind: r.web, Protocol: runner.HTTP},
 		},
-		Hosts: hosts,
+		Hosts: []runner.Host{host},
+		Table: r.table.follower.table(),
 		State: r.state,
 		API:   runner.API{Bind: r.api},
 		Log:   r.log,
@@ -235,33 +249,20 @@ func (r routerOf) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
 		return err
 	}
 	r.router = router
+	r.table.follower.router.Store(router)
 	return router.Run(signals, ready)
-}
-
-// runner is the app as a host of the router.
-func (a *devApp) runner() runner.Host {
-	host := runner.Host{
-		Name: a.host, Policy: route.Balance, Hold: 2 * time.Second,
-		Check: &check.Spec{Type: "http", Path: "/healthz", Interval: 100 * time.Millisecond, Timeout: 500 * time.Millisecond},
-	}
-	if a.cookie != "" {
-		host.Choose, host.StickyBy = route.Sticky, "cookie:"+a.cookie
-	}
-	for _, b := range a.instances {
-		host.Backends = append(host.Backends, runner.Backend{Name: b.name, Address: b.addr})
-	}
-	return host
 }
 
 // introduce says what there is.
 func (d *devCluster) introduce() {
 	d.story.line("Switchboard is up: the host %s has three backends, one of which is active at a time;", devHost)
-	d.story.line("the web apps %s and %s have three instances each, all of which are used.\n", d.apps[0].host, d.apps[1].host)
+	d.story.line("the web apps %s and %s, of the routing table, have three instances each, all of which are used.\n", d.apps[0].host, d.apps[1].host)
 	d.story.line("  clients    %s", d.router.Addr(devListener))
 	for _, app := range d.apps {
 		d.story.line("  web app    http://%s/", d.site(app))
 	}
 	d.story.line("  API        http://%s/cluster", d.router.APIAddr())
+	d.story.line("  table      %s", d.table.where())
 	for _, b := range d.children() {
 		d.story.line("  %-9s  %s  pid %d", b.name, b.addr, b.pid.Load())
 	}
@@ -310,22 +311,42 @@ With the web apps:
        curl -H 'Host: %s' http://%s/
   5. Ask for another as somebody; the same instance answers each time:
        curl -H 'Host: %s' -b %s=ann http://%s/
-  6. Take an instance out and back in. No request is lost:
+  6. Switch one host off and on. The other one goes on:
        %s
        %s
-  7. Switch one host off and on. The other one goes on:
-       %s
-       %s
-  8. Kill an instance while somebody asks. Nobody notices:
+  7. Kill an instance while somebody asks. Nobody notices:
        while curl -sSf -H 'Host: %s' http://%s/; do sleep 0.1; done
        kill -9 %d
+
+With the routing table:
+
+  8. Add a host, and ask for it:
+       export SWITCHBOARD_REDIS_URL=%s
+       %s routes add blog.localhost %s --name blog-0
+       curl -H 'Host: blog.localhost' http://%s/
+  9. Take an instance out and back in. No request is lost:
+       %s routes weight %s %s=0
+       %s routes weight %s %s=1
 
 Ctrl-C ends it all. This is what happens meanwhile:
 `, host, port, patch("/traffic", off), patch("/traffic", on), pid,
 		d.site(shop), shop.asked, web,
 		pets.asked, pets.cookie, web,
-		patch("/hosts/"+shop.host, fmt.Sprintf(`{"weights":{"%s":0},"message":"trying it"}`, one.name)),
-		patch("/hosts/"+shop.host, fmt.Sprintf(`{"weights":{"%s":null}}`, one.name)),
 		patch("/hosts/"+shop.host, off), patch("/hosts/"+shop.host, on),
-		shop.asked, web, one.pid.Load())
+		shop.asked, web, one.pid.Load(),
+		d.table.redis().URL, d.program, one.addr, web,
+		d.program, shop.host, one.name, d.program, shop.host, one.name)
+}
+
+// commandLine is what people type for this program: one that go run has built has no
+// name of its own.
+func commandLine(executable string) string {
+	switch {
+	case strings.Contains(executable, "/go-build"):
+		return "go run ./cmd/switchboard"
+	case strings.ContainsAny(executable, " '\"$\\"):
+		return "'" + strings.ReplaceAll(executable, "'", `'\''`) + "'"
+	default:
+		return executable
+	}
 }

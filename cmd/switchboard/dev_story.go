@@ -74,6 +74,8 @@ func inWords(e bridge.Event) string {
 		return fmt.Sprintf("%s: %s is healthy: %s", whose, e.Health.Backend, e.Health.Detail)
 	case e.Health != nil:
 		return fmt.Sprintf("%s: %s is unhealthy: %s", whose, e.Health.Backend, e.Health.Detail)
+	case e.Table != nil:
+		return fmt.Sprintf("the routing table has changed; hosts: %d", e.Table.Hosts)
 	case e.Traffic != nil && e.Traffic.Enabled:
 		return fmt.Sprintf("%s: traffic is on%s", whose, because(e.Traffic.Message))
 	case e.Traffic != nil:

@@ -22,6 +22,7 @@ import (
 type cluster struct {
 	*spec.Process
 	clients, web, api string
+	redis             string
 	pids              map[string]int
 }
 
@@ -34,11 +35,23 @@ func dev(args ...string) *spec.Process {
 
 func startCluster(args ...string) *cluster {
 	GinkgoHelper()
-	c := &cluster{Process: dev(append(args, "--port", "0", "--web-port", "0", "--api-port", "0")...), pids: make(map[string]int)}
+	return startClusterWith("", args...)
+}
+
+// startClusterWith starts a cluster with one more variable in its environment.
+func startClusterWith(variable string, args ...string) *cluster {
+	GinkgoHelper()
+	command := exec.Command(binary, append([]string{"dev", "--port", "0", "--web-port", "0", "--api-port", "0"}, args...)...)
+	command.Env = environment()
+	if variable != "" {
+		command.Env = append(command.Env, variable)
+	}
+	c := &cluster{Process: spec.StartProcess(command), pids: make(map[string]int)}
 	Eventually(c.output).WithTimeout(within).Should(ContainSubstring("Ctrl-C ends it all."))
 	c.clients = c.find(`clients +(\S+)`)
 	c.web = c.find(`curl -H 'Host: shop\.localhost' http://(\S+)/`)
 	c.api = c.find(`API +(http://\S+)/cluster`)
+	c.redis = c.find(`table +(\S+)`)
 	for _, kind := range []string{"backend", "shop", "pets"} {
 		for i := range 3 {
 			name := fmt.Sprintf("%s-%d", kind, i)
@@ -94,6 +107,27 @@ func (c *cluster) find(pattern string) string {
 func (c *cluster) says(pattern string) {
 	GinkgoHelper()
 	Eventually(c.output).WithTimeout(within).Should(MatchRegexp(`(?m)^\d\d:\d\d:\d\d  ` + pattern + `$`))
+}
+
+// clusterText is what GET /cluster answers.
+func clusterText(api string) string {
+	response, err := http.Get(api + "/cluster")
+	if err != nil {
+		return err.Error()
+	}
+	defer response.Body.Close()
+	defer http.DefaultClient.CloseIdleConnections()
+	body, _ := io.ReadAll(response.Body)
+	return string(body)
+}
+
+// run runs one of our verbs, for the cluster's Redis.
+func (c *cluster) run(line string) {
+	GinkgoHelper()
+	command := exec.Command(binary, strings.Fields(line)...)
+	command.Env = append(environment(), "SWITCHBOARD_REDIS_URL="+c.redis)
+	p := spec.StartProcess(command)
+	Expect(p.WaitExit(within)).To(Equal(0), string(p.Stderr.Contents()))
 }
 
 // alive tells whether a process runs. One that has ended and that nobody has
@@ -180,9 +214,10 @@ var _ = Describe("switchboard dev", func() {
 		readme, err := os.ReadFile("../../README.md")
 		Expect(err).NotTo(HaveOccurred())
 		_, clients, _ := net.SplitHostPort(c.clients)
-		standard := strings.NewReplacer(c.web, "127.0.0.1:8080", c.api, "http://127.0.0.1:9090", "127.0.0.1 "+clients, "127.0.0.1 7000")
+		standard := strings.NewReplacer(binary, "go run ./cmd/switchboard", c.redis, "unix:///tmp/switchboard-dev-1/redis.sock",
+			c.find(`shop-0 +(\S+)`), "127.0.0.1:7021", c.web, "127.0.0.1:8080", c.api, "http://127.0.0.1:9090", "127.0.0.1 "+clients, "127.0.0.1 7000")
 		tried := regexp.MustCompile(`(?m)^ {7}(\S.*)$`).FindAllStringSubmatch(c.output(), -1)
-		Expect(tried).To(HaveLen(12))
+		Expect(tried).To(HaveLen(15))
 		for _, command := range tried {
 			line := regexp.MustCompile(`^kill -9 \d+`).ReplaceAllString(standard.Replace(command[1]), "kill -9 PID")
 			Expect(string(readme)).To(ContainSubstring("\n" + line + "\n"))
@@ -192,16 +227,23 @@ var _ = Describe("switchboard dev", func() {
 		cookie := c.find(`-b (\S+) http://`)
 		Expect(c.visits(cats, cookie, 10)).To(HaveLen(1))
 
+		By("adding a host")
+		status, _ := c.visit("blog.localhost", "")
+		Expect(status).To(Equal(http.StatusNotFound))
+		c.run(c.find(`(routes add .+)`))
+		Eventually(func() int { status, _ := c.visit("blog.localhost", ""); return status }).WithTimeout(within).Should(Equal(http.StatusOK))
+		c.says(`the routing table has changed; hosts: 3`)
+
 		By("taking an instance out and back in")
-		of := c.api + "/hosts/" + shop
-		patch(of, c.find(`-d '(\{"weights":\{"shop-0":0.*\})'`))
-		Expect(c.visits(shop, "", 20)).NotTo(HaveKey("shop-0"))
-		patch(of, c.find(`-d '(\{"weights":\{"shop-0":null.*\})'`))
+		c.run(c.find(`(routes weight .+=0)`))
+		Eventually(func() map[string]int { return c.visits(shop, "", 20) }).WithTimeout(within).ShouldNot(HaveKey("shop-0"))
+		c.run(c.find(`(routes weight .+=1)`))
 		Eventually(func() map[string]int { return c.visits(shop, "", 10) }).WithTimeout(within).Should(HaveLen(3))
 
+		of := c.api + "/hosts/" + shop
 		By("switching one host off and on")
 		patch(of, c.find(`-d '(\{"trafficEnabled":false.*\})' \S+/hosts/shop.localhost`))
-		status, _ := c.visit(shop, "")
+		status, _ = c.visit(shop, "")
 		Expect(status).To(Equal(http.StatusServiceUnavailable))
 		Expect(c.visits(cats, "", 1)).To(HaveLen(1))
 		c.says(`shop\.localhost: traffic is off: "trying it"`)
@@ -213,7 +255,6 @@ var _ = Describe("switchboard dev", func() {
 		Expect(syscall.Kill(c.pids["shop-0"], syscall.SIGKILL)).To(Succeed())
 		c.visits(shop, "", 100)
 		c.says(`shop-0 with pid \d+ has ended \(signal: killed\); it comes back in a few seconds`)
-		c.says(`shop\.localhost: shop-0 is unhealthy: .+`)
 		c.says(`shop-0 is back with pid \d+`)
 		Eventually(func() map[string]int { return c.visits(shop, "", 10) }).WithTimeout(within).Should(HaveLen(3))
 
@@ -243,6 +284,26 @@ var _ = Describe("switchboard dev", func() {
 		c = startCluster("--dir", dir)
 		c.says(`db\.demo: backend-2 is active \(epoch 3\): first election`)
 		Expect(c.find(`kill -9 (\d+)`)).To(Equal(strconv.Itoa(c.pids["backend-2"])))
+	})
+
+	It("needs no redis-server, and goes on when that is killed", func() {
+		c := startCluster()
+		pid, err := strconv.Atoi(c.find(`table +\S+  pid (\d+)`))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(syscall.Kill(pid, syscall.SIGKILL)).To(Succeed())
+		c.says(`redis has ended \(.*signal: killed.*`)
+		c.visits("shop.localhost", "", 20)
+		Eventually(func() string { return clusterText(c.api) }).WithTimeout(within).Should(ContainSubstring(`"stale":true`))
+		Eventually(func() string { return clusterText(c.api) }).WithTimeout(within).Should(ContainSubstring(`"stale":false`))
+		c.visits("shop.localhost", "", 20)
+		c.Signal(os.Interrupt)
+		Expect(c.WaitExit(within)).To(Equal(0))
+
+		c = startClusterWith("PATH=" + GinkgoT().TempDir())
+		c.find(`(table +redis://\S+  in this process)`)
+		c.visits("shop.localhost", "", 20)
+		c.Signal(os.Interrupt)
+		Expect(c.WaitExit(within)).To(Equal(0))
 	})
 
 	It("says so when the port that was asked for is taken", func() {
