@@ -597,8 +597,11 @@ func (l *loop) admitting(draining bool) *admission {
 	return next
 }
 
-// weighing are the weights in force.
+// weighing are the weights in force. Neither map is changed in place.
 func (l *loop) weighing() map[string]int {
+	if len(l.weights) == 0 {
+		return l.known
+	}
 	weights := make(map[string]int, len(l.known))
 	for name, own := range l.known {
 		weights[name] = own
