@@ -146,6 +146,28 @@ var _ = Describe("a router with a table", func() {
 		Expect(t.Cluster().Clusters).To(HaveLen(2))
 	})
 
+	It("takes a client that waits for a host which leaves to the one that stands for it", func() {
+		t := startTable(nil)
+		empty := tableHost("www.shop.test")
+		empty.Hold = time.Minute
+		t.put(empty, tableHost("*.shop.test", startApp("any")))
+		waiting := make(chan string, 2)
+		for range cap(waiting) {
+			go func() {
+				status, body, err := t.ask("www.shop.test", "/")
+				waiting <- fmt.Sprint(status, body, err)
+			}()
+		}
+		Eventually(t.Parked).Should(Equal(2))
+		next, err := t.table.With(nil, []string{"www.shop.test"})
+		Expect(err).NotTo(HaveOccurred())
+		t.table = next
+		t.tables.Put(next)
+		for range cap(waiting) {
+			Eventually(waiting).Should(Receive(Equal("200any<nil>")))
+		}
+	})
+
 	It("knows which addresses are its own", func() {
 		t := startTable(func(c *runner.Config) { c.Health = "127.0.0.1:0" })
 		for _, address := range []string{t.front(), t.APIAddr().String(), t.HealthAddr().String()} {
