@@ -37,7 +37,9 @@ func tableOf(w *world, accept func(context.Context) error) {
 		},
 		Accept: accept,
 		Hosts:  func() []api.HostSource { return []api.HostSource{source("blog.test")} },
-		Host:   func(name string) (api.HostSource, bool) { return source(name), name == "blog.test" || name == "far.test" },
+		Host: func(name string) (api.HostSource, bool) {
+			return source(name), name == "blog.test" || name == "far.test"
+		},
 	}
 }
 
