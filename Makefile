@@ -68,6 +68,7 @@ SERVERS := redis-server:redis-server mariadbd:mariadb-server mariadb:mariadb-cli
 .PHONY: tools
 tools: ## Install what the specs need (Debian, as root), or say what is missing
 	@$(call need,gcc:gcc /usr/include/stdlib.h:libc6-dev git:git curl:curl chromium:chromium ip:iproute2 redis-benchmark:redis-tools sysbench:sysbench \
+		/usr/lib/nginx/modules/ngx_http_lua_module.so:libnginx-mod-http-lua /usr/share/lua/5.1/nginx/redis.lua:lua-nginx-redis \
 		$(PROXIES) $(SERVERS))
 
 # need looks for program:package and /file:package pairs. As root it installs the packages that
