@@ -55,6 +55,7 @@ bench: ## Measure against HAProxy, nginx and Caddy, and with real database serve
 	@$(call need,$(PROXIES) /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream $(SERVERS))
 	go run ./fixtures/bench
 	go test -run '^$$' -bench 'Lookup|Table/packed' ./bridge/route
+	go test -run '^$$' -bench Request ./bridge/accesslog
 
 # The proxies that are measured beside ours, and set up in a spec.
 PROXIES := haproxy:haproxy nginx:nginx caddy:caddy
@@ -67,7 +68,7 @@ SERVERS := redis-server:redis-server mariadbd:mariadb-server mariadb:mariadb-cli
 # What the specs and the race detector need beside Go.
 .PHONY: tools
 tools: ## Install what the specs need (Debian, as root), or say what is missing
-	@$(call need,gcc:gcc /usr/include/stdlib.h:libc6-dev git:git curl:curl chromium:chromium ip:iproute2 redis-benchmark:redis-tools sysbench:sysbench \
+	@$(call need,gcc:gcc /usr/include/stdlib.h:libc6-dev git:git curl:curl chromium:chromium ip:iproute2 redis-benchmark:redis-tools sysbench:sysbench logrotate:logrotate \
 		/usr/lib/nginx/modules/ngx_http_lua_module.so:libnginx-mod-http-lua /usr/share/lua/5.1/nginx/redis.lua:lua-nginx-redis \
 		$(PROXIES) $(SERVERS))
 
