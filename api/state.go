@@ -27,6 +27,22 @@ type Cluster struct {
 	// Refusals counts by reason the HTTP requests that were refused before it was
 	// known which host they were for; left out by a router that speaks no HTTP.
 	Refusals map[string]int64 `json:"refusals,omitzero"`
+	// AccessLog is what became of the access log's lines; nil, and left out, by a
+	// router that has none.
+	AccessLog *AccessLog `json:"accessLog,omitempty"`
+}
+
+// AccessLog counts lines of the access log since the start.
+type AccessLog struct {
+	// Written lines are in what is written to.
+	Written int64 `json:"written"`
+	// Dropped are those that were lost, by cause: "slow", "failed" or "stopped". Never
+	// nil.
+	Dropped map[string]int64 `json:"dropped"`
+	// Error is what is wrong with writing now, and ErrorSince since when; left out
+	// while all is well.
+	Error      string     `json:"error,omitempty"`
+	ErrorSince *time.Time `json:"errorSince,omitempty"`
 }
 
 // Traffic is a routing-enabled flag: GET /traffic, and part of a [Host].
@@ -138,7 +154,7 @@ type Check struct {
 // Session is one open session: GET /sessions.
 type Session struct {
 	ID string `json:"id"`
-	// Protocol is "tcp", "http" for a request in flight, or "websocket" for a
+	// Protocol is "tcp", "tls", "http" for a request in flight, or "websocket" for a
 	// connection that was upgraded.
 	Protocol string `json:"protocol"`
 	Host     string `json:"host"`
@@ -166,6 +182,9 @@ func (s Sources) Cluster() Cluster {
 	c.CurrentSessionCount = c.Traffic.CurrentSessionCount
 	if s.Refusals != nil {
 		c.Refusals = s.Refusals()
+	}
+	if s.AccessLog != nil {
+		c.AccessLog = s.AccessLog()
 	}
 	return c
 }

@@ -152,7 +152,7 @@ func (r *rig) announce(name, address string) uint64 {
 	r.epoch++
 	a := bridge.Active{Host: "db", Epoch: r.epoch, Since: time.Now(), Reason: "the spec"}
 	if address != "" {
-		a.Backend = &route.Backend{Name: name, Address: address}
+		a.Backend = &route.Backend{Name: name, Address: address, Origin: "7#3#" + name}
 	}
 	r.active.Put(a)
 	return r.epoch

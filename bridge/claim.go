@@ -103,11 +103,20 @@ func (c *Claim) let() {
 // ID names the session, as [SessionInfo] does.
 func (c *Claim) ID() string { return strconv.FormatUint(c.id, 10) }
 
+// AppendID appends that to dst.
+func (c *Claim) AppendID(dst []byte) []byte { return strconv.AppendUint(dst, c.id, 10) }
+
+// NextID is an ID for what is no session but is recorded like one.
+func (b *Bridge) NextID() uint64 { return b.shared.ids.Add(1) }
+
 // Since is when the claim was made.
 func (c *Claim) Since() time.Time { return c.since }
 
 // Backend and Address are those of the backend that was claimed.
 func (c *Claim) Backend() string { return c.term.backend.Name }
+
+// Origin is the claimed backend's; see [route.Backend].
+func (c *Claim) Origin() string { return c.term.backend.Origin }
 
 // Address is the claimed backend's, as configured.
 func (c *Claim) Address() string { return c.term.backend.Address }
@@ -130,9 +139,9 @@ func (c *Claim) Suspect(err error) {
 // among the limits of its listener. If it fails, both sockets stay the caller's.
 func (c *Claim) Upgrade(in *Inbound, p relay.Pair) error {
 	h, t := c.host, c.term
-	s := &session{shared: h.shared, host: h, term: t, budgets: in.budgets, protocol: WebSocket, record: Record{
-		ID: c.ID(), Listener: c.Listener, Host: h.name, Client: c.Client, Began: c.since,
-		Backend: t.backend.Name, Epoch: t.epoch,
+	s := &session{shared: h.shared, host: h, term: t, budgets: in.budgets, record: Record{
+		ID: c.ID(), Protocol: WebSocket, Listener: c.Listener, Host: h.name, Client: c.Client, Began: c.since,
+		Backend: t.backend.Name, Origin: t.backend.Origin, Epoch: t.epoch,
 	}}
 	p.Limits, p.HalfClosed, p.Done, p.Tag = h.options.Limits, s.halfClosed, s.done, s
 	h.shared.open.Add(1)

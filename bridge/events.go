@@ -141,8 +141,10 @@ type Protocol string
 
 // The kinds of sessions.
 const (
-	// TCP is a connection, TLS that is passed through included.
+	// TCP is a connection.
 	TCP Protocol = "tcp"
+	// TLS is one that is passed through to the host whose name it asks for.
+	TLS Protocol = "tls"
 	// HTTP is a request in flight.
 	HTTP Protocol = "http"
 	// WebSocket is a connection that was upgraded.

@@ -62,13 +62,16 @@ const (
 )
 
 // Record is the story of one connection, complete when it has ended. There is
-// exactly one for every connection that was accepted.
+// exactly one for every connection that was accepted and speaks no HTTP, and for every one that
+// was upgraded.
 type Record struct {
 	ID       string
+	Protocol Protocol
 	Listener string
 	Host     string
-	// Backend is empty if no backend was reached.
-	Backend string
+	// Backend is empty if no backend was reached. Origin is the backend's, see
+	// [switchboard/bridge/route.Backend].
+	Backend, Origin string
 	// Epoch is that of the session's term, 0 if there was none.
 	Epoch uint64
 	// Client is the client's address: what PROXY said, if it was believed.

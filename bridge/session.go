@@ -16,13 +16,12 @@ import (
 // session is one connection from accept to its record: first on its way to a
 // backend, then as the tag of a relayed pair.
 type session struct {
-	shared   *shared
-	host     *Host      // nil until it is known
-	term     *term      // nil until it has one
-	budgets  [2]*Budget // the listener's and the router's
-	protocol Protocol
-	record   Record
-	opening  sync.Once
+	shared  *shared
+	host    *Host      // nil until it is known
+	term    *term      // nil until it has one
+	budgets [2]*Budget // the listener's and the router's
+	record  Record
+	opening sync.Once
 }
 
 // Take takes a connection to a session on the host; see [Handler].
@@ -43,8 +42,8 @@ func (h *Host) newSession(in *Inbound) *session {
 }
 
 func (sh *shared) newSession(in *Inbound) *session {
-	return &session{shared: sh, budgets: in.budgets, protocol: TCP, record: Record{
-		ID: sh.nextID(), Listener: in.listener, Client: in.client.RemoteAddr().String(), Began: in.began,
+	return &session{shared: sh, budgets: in.budgets, record: Record{
+		ID: sh.nextID(), Protocol: TCP, Listener: in.listener, Client: in.client.RemoteAddr().String(), Began: in.began,
 	}}
 }
 
@@ -203,7 +202,7 @@ func (h *Host) attempt(t *term, in *Inbound, s *session) error {
 		return err
 	}
 	s.term = t
-	s.record.Backend, s.record.Epoch = t.backend.Name, t.epoch
+	s.record.Backend, s.record.Origin, s.record.Epoch = t.backend.Name, t.backend.Origin, t.epoch
 	h.shared.open.Add(1)
 	_, err = t.set.Open(relay.Pair{
 		Client: in.client, Backend: backend,
@@ -217,7 +216,7 @@ func (h *Host) attempt(t *term, in *Inbound, s *session) error {
 		backend.Reset()
 		s.shared.leave()
 		s.term = nil
-		s.record.Backend, s.record.Epoch = "", 0
+		s.record.Backend, s.record.Origin, s.record.Epoch = "", "", 0
 		return err
 	}
 	s.opened()
@@ -321,7 +320,7 @@ func (s *session) done(o relay.Outcome) {
 func (s *session) info(r relay.Session) SessionInfo {
 	toBackend, toClient := r.Counts()
 	return SessionInfo{
-		ID: s.record.ID, Protocol: s.protocol, Host: s.record.Host, Listener: s.record.Listener, Backend: s.record.Backend,
+		ID: s.record.ID, Protocol: s.record.Protocol, Host: s.record.Host, Listener: s.record.Listener, Backend: s.record.Backend,
 		Client: s.record.Client, Since: s.record.Began, ToBackend: toBackend, ToClient: toClient,
 	}
 }

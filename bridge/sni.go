@@ -61,15 +61,19 @@ func NewSniffer(b *Bridge) *Sniffer {
 
 // Take reads the hello and joins the connection to its host; see [Handler].
 func (f *Sniffer) Take(in *Inbound) {
-	s := f.bridge.shared.newSession(in)
+	s := f.newSession(in)
 	if !f.lobby.serve(func() { s.serve(in, f.stopping, f.join) }) {
 		s.refuse(in.client, errShutdown)
 	}
 }
 
 // TurnAway refuses a connection that there is no room for; see [Handler].
-func (f *Sniffer) TurnAway(in *Inbound) {
-	f.bridge.shared.newSession(in).refuse(in.client, errOverLimit)
+func (f *Sniffer) TurnAway(in *Inbound) { f.newSession(in).refuse(in.client, errOverLimit) }
+
+func (f *Sniffer) newSession(in *Inbound) *session {
+	s := f.bridge.shared.newSession(in)
+	s.record.Protocol = TLS
+	return s
 }
 
 // Shut does nothing: clients that have not said their name are waited for until

@@ -54,9 +54,14 @@ var _ = Describe("Sniffer", func() {
 			_, err = io.ReadFull(client, echo)
 			Expect(err).NotTo(HaveOccurred())
 			Expect(echo[:len(raw)]).To(Equal(raw))
-			Expect(r.bridge.Sessions()).To(ContainElement(And(HaveField("Host", "a.test"), HaveField("Listener", "tls"))))
+			Expect(r.bridge.Sessions()).To(ContainElement(And(
+				HaveField("Host", "a.test"), HaveField("Listener", "tls"), HaveField("Protocol", bridge.TLS))))
 			client.Close()
 		}
+		Eventually(r.reasons).Should(HaveLen(2))
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		Expect(r.records).To(HaveEach(And(HaveField("Host", "a.test"), HaveField("Protocol", bridge.TLS), HaveField("Origin", "7#3#a"))))
 	})
 
 	It("severs with the host's term", func() {

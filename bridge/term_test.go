@@ -324,7 +324,7 @@ var _ = Describe("Session", func() {
 			defer r.mu.Unlock()
 			Expect(r.records[0]).To(And(
 				HaveField("ID", Not(BeEmpty())), HaveField("Host", "db"), HaveField("Listener", "front"),
-				HaveField("Backend", "a"), HaveField("Epoch", r.epoch), HaveField("Client", client.LocalAddr().String()),
+				HaveField("Backend", "a"), HaveField("Origin", "7#3#a"), HaveField("Protocol", bridge.TCP), HaveField("Epoch", r.epoch), HaveField("Client", client.LocalAddr().String()),
 				HaveField("Took", BeNumerically(">", 0))))
 		},
 		Entry("when the client closes", spec.Behaviour(spec.Echo), func(c *net.TCPConn) { c.Close() }, bridge.ClientClosed),

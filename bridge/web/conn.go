@@ -53,6 +53,8 @@ type desk struct {
 	key      []byte // room for a host's name
 	req      h1.Request
 	incoming h1.Chunks
+	record   Record // if somebody wants one
+	quoted   []byte // what it quotes of the client
 }
 
 const (
@@ -191,7 +193,7 @@ func (c *conn) clearDesk() {
 		return
 	}
 	c.d = nil
-	if cap(d.in) > mostKept || cap(d.out) > mostKept || cap(d.head) > mostKept {
+	if cap(d.in) > mostKept || cap(d.out) > mostKept || cap(d.head) > mostKept || cap(d.quoted) > mostKept {
 		return
 	}
 	d.r, d.w, d.out, d.head = 0, 0, d.out[:0], d.head[:0]
@@ -247,10 +249,15 @@ func (c *conn) request() (again bool) {
 	c.d.incoming = h1.Chunks{}
 	c.keep = c.d.req.KeepAlive && !c.server.stopping.Load()
 	began := time.Now()
-	status := c.dispatch(began)
-	if c.target != nil {
-		c.target.stats.answered(status, time.Since(began), c.from, c.to)
+	if c.account(&c.d.record, began, c.protocol()); c.record != nil {
+		c.d.quote(&c.d.req)
 	}
+	status := c.dispatch(began)
+	ended := time.Now()
+	if c.target != nil {
+		c.target.stats.answered(status, ended.Sub(began), c.from, c.to)
+	}
+	c.report(ended, status, c.from, c.to)
 	if c.handed || status == 0 {
 		return false
 	}
@@ -290,22 +297,35 @@ func (c *conn) parse() (n int, err error) {
 	}
 }
 
+// protocol is what the client of the request speaks.
+func (c *conn) protocol() string {
+	if c.old {
+		return "HTTP/1.0"
+	}
+	return "HTTP/1.1"
+}
+
 // refuseHead answers a head that is none.
 func (c *conn) refuseHead(err error) bool {
 	var bad *h1.Error
+	refuse := func(r refusal, err error) {
+		c.from, c.to = int64(c.d.w-c.d.r), 0
+		now := time.Now()
+		c.account(&c.d.record, now, "HTTP/1.1")
+		c.blame(&c.server.refusals, r.reason, err)
+		c.keep = false
+		status := c.refuse(r)
+		c.report(now, status, c.from, c.to)
+	}
 	switch {
 	case errors.As(err, &bad) && bad == h1.ErrPreface && c.server.o.TLS == nil:
 		c.handOver(&prefixed{Conn: c.raw, rest: bytes.Clone(c.d.in[c.d.r:c.d.w])})
 		return false
 	case errors.As(err, &bad):
-		c.server.refusals.add(bad.Reason)
-		c.keep = false
-		c.refuse(refusal{status: bad.Status, reason: bad.Reason})
+		refuse(refusal{status: bad.Status, reason: bad.Reason}, bad)
 	case isTimeout(err) && c.expired.Load() == clientExpired:
-		c.server.refusals.add("head_timeout")
-		c.keep = false
 		c.raw.SetDeadline(time.Time{})
-		c.refuse(refusal{status: 408, reason: "head_timeout"})
+		refuse(refusal{status: 408, reason: "head_timeout"}, nil)
 	default:
 		return false
 	}

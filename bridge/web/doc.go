@@ -50,6 +50,14 @@
 // not look like a whole one. A refusal of ours is written, and the rest of the request
 // read for a moment, before the connection is closed, so that the client gets it.
 //
+// # Records
+//
+// Every request makes one [Record] when it has ended, also those that are refused, if
+// somebody wants it ([Options].Records). It is filled from what the exchange knows
+// anyway, in memory that the request has on loan, so it costs no allocation and no look
+// at the clock. What the standard library's server of HTTP/2 answers by itself, such as
+// a head that is too long, is no request here and makes none.
+//
 // # What it does not do
 //
 // It buffers no body, decodes no content, and stores nothing. It adds no Via, because

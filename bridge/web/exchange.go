@@ -110,6 +110,8 @@ type exchange struct {
 	// broke: the backend has broken its answer off.
 	broke bool
 
+	record *Record // of the request; nil: there is none, or nobody wants it
+
 	mu      sync.Mutex
 	stage   stage
 	over    error // why nothing is to go on; nil: it may
@@ -304,7 +306,7 @@ func (x *exchange) find(r *h1.Request, room []byte) (why refusal, found bool) {
 	key, ok := route.Key(room, r.Authority)
 	if !ok {
 		why = refusal{http.StatusBadRequest, "host"}
-		x.server.refusals.add(why.reason)
+		x.blame(&x.server.refusals, why.reason, nil)
 		return why, false
 	}
 	if x.key = key; !x.locate() {
@@ -312,12 +314,12 @@ func (x *exchange) find(r *h1.Request, room []byte) (why refusal, found bool) {
 		if !x.server.o.Bridge.Complete() {
 			why = refusal{http.StatusServiceUnavailable, "no_table"}
 		}
-		x.server.refusals.add(why.reason)
+		x.blame(&x.server.refusals, why.reason, nil)
 		return why, false
 	}
 	if limit := x.server.o.MaxBody; limit > 0 && r.Framing == h1.Length && r.Length > limit {
 		why = refusal{h1.ErrBodyLong.Status, h1.ErrBodyLong.Reason}
-		x.target.stats.refusals.add(why.reason)
+		x.blame(&x.target.stats.refusals, why.reason, h1.ErrBodyLong)
 		return why, false
 	}
 	return refusal{}, true
@@ -330,6 +332,9 @@ func (x *exchange) locate() bool {
 		return false
 	}
 	x.host, x.target = h, x.server.o.Upstream.target(h)
+	if x.record != nil {
+		x.record.Host = h.Name()
+	}
 	return true
 }
 
@@ -361,7 +366,9 @@ func (x *exchange) attempts(began time.Time) (status int) {
 		if err := x.claimBackend(began); err != nil {
 			return x.refuseFor(err)
 		}
+		x.attempted()
 		o := x.once(attempt > 0)
+		x.asked(o)
 		if o.status != 0 {
 			return o.status
 		}
@@ -547,21 +554,20 @@ func (x *exchange) answer(up *upstream, o outcome) outcome {
 // unfinished counts an answer that was broken off, and suspects the backend if it was
 // the backend that did.
 func (x *exchange) unfinished(err error) {
+	reason := string(bridge.ClientGone)
 	switch why := x.ended(); {
 	case errors.Is(why, errClientLeft):
-		x.target.stats.refusals.add(string(bridge.ClientGone))
 	case why != nil:
-		x.target.stats.refusals.add(string(bridge.ReasonFor(why)))
+		reason, err = string(bridge.ReasonFor(why)), why
 	case x.expired.Load() == clientExpired:
-		x.target.stats.refusals.add("client_timeout")
+		reason = "client_timeout"
 	case x.expired.Load() == backendExpired:
-		x.target.stats.refusals.add("backend_timeout")
+		reason = "backend_timeout"
 	case x.broke:
-		x.target.stats.refusals.add("answer_broken")
+		reason = "answer_broken"
 		x.claim.Suspect(err)
-	default:
-		x.target.stats.refusals.add(string(bridge.ClientGone))
 	}
+	x.blame(&x.target.stats.refusals, reason, err)
 }
 
 // maxInformed is how many interim answers are passed on.
@@ -849,6 +855,7 @@ func (x *exchange) upgrade(up *upstream, o outcome) outcome {
 	o.status = x.res.Status
 	x.let(idle)
 	if err := x.client.upgrade(up, &x.res, x.unread); err != nil {
+		x.blame(&x.target.stats.refusals, string(bridge.ReasonFor(err)), err)
 		up.conn.Reset()
 		x.client.abort()
 	}

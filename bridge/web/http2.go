@@ -209,6 +209,7 @@ func (f *http2Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		delete(f.streams, s)
 		f.mu.Unlock()
 		s.finish()
+		s.reportPanic(s.from, s.to)
 	}()
 	s.serve(&c.origin)
 	if s.aborted.Load() {
@@ -236,27 +237,37 @@ type stream struct {
 // serve makes a request of HTTP/1.1 of the stream's, and takes it to a backend.
 func (s *stream) serve(o *origin) {
 	began := time.Now()
+	if s.account(new(Record), began, "HTTP/2"); s.record != nil {
+		s.record.Method, s.record.Authority, s.record.Target = []byte(s.r.Method), []byte(s.r.Host), []byte(s.r.RequestURI)
+	}
+	status := s.dispatch(o, began)
+	ended := time.Now()
+	if s.target != nil {
+		s.target.stats.answered(status, ended.Sub(began), s.from, s.to)
+	}
+	s.report(ended, status, s.from, s.to)
+}
+
+// dispatch finds the host and takes the request to it. It returns the status that was
+// answered.
+func (s *stream) dispatch(o *origin, began time.Time) (status int) {
 	if s.malformed() {
-		s.server.refusals.add("malformed")
-		s.refuse(refusal{http.StatusBadRequest, "malformed"})
-		return
+		s.blame(&s.server.refusals, "malformed", nil)
+		return s.refuse(refusal{http.StatusBadRequest, "malformed"})
 	}
 	s.head = s.appendAsHTTP1(nil)
 	s.from = int64(len(s.head))
 	if bad := s.parsed.Parse(s.head, s.server.o.Limits); bad != nil {
-		s.server.refusals.add(bad.Reason)
-		s.refuse(refusal{bad.Status, bad.Reason})
-		return
+		s.blame(&s.server.refusals, bad.Reason, bad)
+		return s.refuse(refusal{bad.Status, bad.Reason})
 	}
 	if why, found := s.find(&s.parsed, nil); !found {
-		s.refuse(why)
-		return
+		return s.refuse(why)
 	}
 	s.describe(&s.parsed, o)
 	s.req.head = appendHead(nil, &s.parsed, o)
 	s.req.body = s.parsed.Framing == h1.Chunked || s.parsed.Length > 0
-	status := s.run(began)
-	s.target.stats.answered(status, time.Since(began), s.from, s.to)
+	return s.run(began)
 }
 
 // malformed tells of what RFC 9113 forbids, the standard library lets pass, and cannot
@@ -410,8 +421,19 @@ func (s *stream) begin(res *h1.Response) error {
 	if res.HasLength {
 		header.Set("Content-Length", strconv.FormatInt(res.Length, 10))
 	}
+	s.sent(res.Status, header)
 	s.w.WriteHeader(res.Status)
 	return nil
+}
+
+// sent counts a head as it would be in HTTP/1.1.
+func (s *stream) sent(status int, header http.Header) {
+	s.to += int64(len("HTTP/1.1 200 \r\n\r\n") + len(http.StatusText(status)))
+	for name, values := range header {
+		for _, value := range values {
+			s.to += int64(len(name) + len(": \r\n") + len(value))
+		}
+	}
 }
 
 func (s *stream) write(p []byte) error {
@@ -443,9 +465,11 @@ func (s *stream) refuse(r refusal) int {
 	for _, f := range r.fields() {
 		header.Set(f[0], f[1])
 	}
+	s.sent(r.status, header)
 	s.w.WriteHeader(r.status)
 	if s.r.Method != http.MethodHead {
-		io.WriteString(s.w, body)
+		n, _ := io.WriteString(s.w, body)
+		s.to += int64(n)
 	}
 	return r.status
 }

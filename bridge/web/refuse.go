@@ -146,7 +146,7 @@ func (x *exchange) refuseFor(err error) int {
 		if errors.Is(x.ended(), errClientLeft) {
 			reason = "client_gone"
 		}
-		x.target.stats.refusals.add(reason)
+		x.blame(&x.target.stats.refusals, reason, x.ended())
 		x.client.abort()
 		return 0
 	case x.expired.Load() == clientExpired:
@@ -156,7 +156,7 @@ func (x *exchange) refuseFor(err error) int {
 	case x.uploadErr != nil && errors.As(x.uploadErr, &bad):
 		r = refusal{bad.Status, bad.Reason}
 	case x.uploadErr != nil && !errors.Is(x.uploadErr, errBackendWrite):
-		x.target.stats.refusals.add("client_gone")
+		x.blame(&x.target.stats.refusals, "client_gone", x.uploadErr)
 		x.client.abort()
 		return 0
 	case errors.As(err, &bad):
@@ -170,6 +170,6 @@ func (x *exchange) refuseFor(err error) int {
 	default:
 		r = refusal{http.StatusBadGateway, "backend_failed"}
 	}
-	x.target.stats.refusals.add(r.reason)
+	x.blame(&x.target.stats.refusals, r.reason, err)
 	return x.client.refuse(r)
 }

@@ -44,6 +44,10 @@ type Options struct {
 	// Limits bound heads; MaxBody a request's body in bytes, 0: no limit.
 	Limits  h1.Limits
 	MaxBody int64
+	// Records is called with the record of every request when that has ended, from many
+	// goroutines; it must not block, nor keep the record or what its slices are of. nil:
+	// nobody, and then none is made.
+	Records func(*Record)
 	// Log is for changes of state; nil discards.
 	Log *slog.Logger
 }
@@ -217,6 +221,7 @@ func (s *Server) serve(c *conn) {
 			s.refusals.add("internal")
 			s.log.Error("serving a client panicked", "listener", c.in.Listener(), "client", c.remote, "panic", p, "stack", string(debug.Stack()))
 			c.terminate(fmt.Errorf("panicked: %v", p))
+			c.reportPanic(c.from, c.to)
 		}
 		c.close()
 	}()
