@@ -28,6 +28,8 @@ type Sources struct {
 	// Refusals counts by reason the HTTP requests that were refused before it was
 	// known which host they were for. Nil: the router speaks no HTTP.
 	Refusals func() map[string]int64
+	// AccessLog counts the access log's lines; nil: there is none.
+	AccessLog func() *AccessLog
 }
 
 // HostSource is the state of one host.

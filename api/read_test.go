@@ -94,6 +94,18 @@ var _ = Describe("Reading", func() {
 		Expect(get(h, "/cluster").Body.String()).To(ContainSubstring(`"currentSessionCount":3`))
 	})
 
+	It("shows what became of the lines of the access log, if there is one", func() {
+		Expect(get(h, "/cluster").Body.String()).NotTo(ContainSubstring("accessLog"))
+		log := &api.AccessLog{Written: 7, Dropped: map[string]int64{}}
+		w.options.Sources.AccessLog = func() *api.AccessLog { return log }
+		h = w.handler()
+		Expect(get(h, "/cluster").Body.String()).To(ContainSubstring(`"accessLog":{"written":7,"dropped":{}}`))
+		since := epochStart
+		log = &api.AccessLog{Written: 7, Dropped: map[string]int64{"failed": 2}, Error: "no space left on device", ErrorSince: &since}
+		Expect(get(h, "/cluster").Body.String()).To(ContainSubstring(
+			`"accessLog":{"written":7,"dropped":{"failed":2},"error":"no space left on device","errorSince":"2026-03-01T12:00:00Z"}`))
+	})
+
 	It("shows what requests came to, of a host that was asked, and of the router if it speaks HTTP", func() {
 		Expect(get(h, "/cluster").Body.String()).NotTo(ContainSubstring("refusals"))
 		w.options.Sources.Refusals = func() map[string]int64 { return map[string]int64{"no_host": 3} }

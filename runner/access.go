@@ -1,108 +1,73 @@
 package runner
 
 import (
-	"bufio"
-	"encoding/json"
-	"io"
-	"log/slog"
-	"os"
-	"sync/atomic"
-	"time"
-
+	"switchboard/api"
 	"switchboard/bridge"
+	"switchboard/bridge/accesslog"
+	"switchboard/bridge/route"
+	"switchboard/bridge/web"
 )
 
-// accessLog writes one JSON line a connection. Sessions never wait for it.
-type accessLog struct {
-	to      io.Writer
-	log     *slog.Logger
-	records chan bridge.Record
-	dropped atomic.Int64
-}
-
-// accessBacklog is how many records may wait to be written: those of a full house
-// that is severed at once.
-const accessBacklog = 1 << 14
-
-func newAccessLog(to io.Writer, log *slog.Logger) *accessLog {
-	return &accessLog{to: to, log: log, records: make(chan bridge.Record, accessBacklog)}
-}
-
-// accessLine is the wire form of a record.
-type accessLine struct {
-	Time           time.Time     `json:"time"`
-	ID             string        `json:"id"`
-	Listener       string        `json:"listener"`
-	Host           string        `json:"host"`
-	Backend        string        `json:"backend"`
-	Epoch          uint64        `json:"epoch"`
-	Client         string        `json:"client"`
-	BytesToBackend int64         `json:"bytesToBackend"`
-	BytesToClient  int64         `json:"bytesToClient"`
-	TookMs         float64       `json:"tookMs"`
-	Reason         bridge.Reason `json:"reason"`
-	Detail         string        `json:"detail,omitempty"`
-}
-
-// put takes a record, or counts it as dropped if the backlog is full.
-func (a *accessLog) put(r bridge.Record) {
-	select {
-	case a.records <- r:
-	default:
-		a.dropped.Add(1)
+// record passes the record of a connection on.
+func (r *Router) record(record bridge.Record) {
+	if r.config.Access != nil {
+		line := accesslog.Session{
+			Ended: record.Began.Add(record.Took), Took: record.Took,
+			ID: record.ID, Listener: record.Listener, Host: record.Host, Backend: record.Backend, Epoch: record.Epoch,
+			Client: record.Client, Protocol: string(record.Protocol),
+			ToBackend: record.ToBackend, ToClient: record.ToClient, Reason: string(record.Reason),
+		}
+		line.Type, line.Node, line.Instance = keys(record.Origin)
+		if record.Err != nil {
+			line.Detail = record.Err.Error()
+		}
+		r.config.Access.Session(&line)
+	}
+	if r.config.Records != nil {
+		r.config.Records(record)
 	}
 }
 
-// Run writes until it is told to stop, and then what is left: the sessions have
-// all ended by then, since it is the first to start and the last to stop.
-func (a *accessLog) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
-	out := bufio.NewWriter(a.to)
-	encoder := json.NewEncoder(out)
-	close(ready)
-	var failing bool
-	for {
-		select {
-		case r := <-a.records:
-			err := a.write(out, encoder, r)
-			if err != nil {
-				// A bufio.Writer keeps its first error; the next line gets a new chance.
-				out.Reset(a.to)
-			}
-			if (err != nil) != failing {
-				failing = err != nil
-				a.log.Error("writing the access log", "failing", failing, "cause", err)
-			}
-		case <-signals:
-			for {
-				select {
-				case r := <-a.records:
-					a.write(out, encoder, r)
-				default:
-					return nil
-				}
-			}
+// requests is who gets the records of requests; nil: nobody.
+func (r *Router) requests() func(*web.Record) {
+	access, also := r.config.Access, r.config.Requests
+	if access == nil {
+		return also
+	}
+	return func(record *web.Record) {
+		line := accesslog.Request{
+			Ended: record.Ended, Took: record.Took, Upstream: record.Upstream,
+			Code: record.Status, ToClient: record.ToClient, FromClient: record.FromClient, Attempts: record.Attempts,
+			ID: record.ID, Listener: record.Listener, Host: record.Host, Backend: record.Backend,
+			Client: record.Client, Protocol: record.Protocol,
+			Method: record.Method, Authority: record.Authority, Path: record.Target, Reason: record.Reason,
+		}
+		line.Type, line.Node, line.Instance = keys(record.Origin)
+		if record.Err != nil {
+			line.Detail = record.Err.Error()
+		}
+		access.Request(&line)
+		if also != nil {
+			also(record)
 		}
 	}
 }
 
-// write encodes one record and flushes when no other is waiting.
-func (a *accessLog) write(out *bufio.Writer, encoder *json.Encoder, r bridge.Record) error {
-	line := accessLine{
-		Time: r.Began, ID: r.ID, Listener: r.Listener, Host: r.Host, Backend: r.Backend, Epoch: r.Epoch, Client: r.Client,
-		BytesToBackend: r.ToBackend, BytesToClient: r.ToClient,
-		TookMs: float64(r.Took.Microseconds()) / 1000, Reason: r.Reason,
+// keys are whom a backend of that origin is accounted to.
+func keys(origin string) (typeID, node, instance string) {
+	return route.Backend{Origin: origin}.Keys()
+}
+
+// accessView is what the API shows of the access log.
+func (r *Router) accessView() *api.AccessLog {
+	c := r.config.Access.Counts()
+	v := &api.AccessLog{Written: c.Written, Dropped: make(map[string]int64, len(c.Dropped))}
+	for cause, n := range c.Dropped {
+		v.Dropped[string(cause)] = n
 	}
-	if r.Err != nil {
-		line.Detail = r.Err.Error()
+	if c.Err != nil {
+		since := c.Since.UTC()
+		v.Error, v.ErrorSince = c.Err.Error(), &since
 	}
-	if err := encoder.Encode(line); err != nil {
-		return err
-	}
-	if len(a.records) > 0 {
-		return nil
-	}
-	if n := a.dropped.Swap(0); n > 0 {
-		a.log.Warn("access log is too slow, records were dropped", "dropped", n)
-	}
-	return out.Flush()
+	return v
 }

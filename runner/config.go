@@ -2,13 +2,13 @@ package runner
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"time"
 
 	"switchboard/bridge"
+	"switchboard/bridge/accesslog"
 	"switchboard/bridge/clock"
 	"switchboard/bridge/route"
 	"switchboard/bridge/web"
@@ -43,13 +43,16 @@ type Config struct {
 	// Checks are the builders of check types beyond the built-in http, tcp and exec,
 	// by type name: {"redis": redis.New}.
 	Checks map[string]check.Builder
-	// Access gets one JSON line a connection when it has ended; nil: none. It is
-	// written to by one goroutine at a time, and never waited for by a session: if it
-	// is too slow for very long, records are dropped and counted in the log.
-	Access io.Writer
+	// Access gets one JSON line a connection and a request when it has ended; nil:
+	// none. It is this router's alone, which runs it: until the last of them has ended
+	// and what waited was written. No traffic ever waits for it.
+	Access *accesslog.Log
 	// Records is called with every connection's record, from many goroutines; it
 	// must not block. nil: nobody.
 	Records func(bridge.Record)
+	// Requests is called with every request's record, under the rules of
+	// [web.Options].Records. nil: nobody.
+	Requests func(*web.Record)
 	// Opened is called with every session's record, as far as it has come, when the
 	// session opens: before Records is, and under the same rules. nil: nobody.
 	Opened func(bridge.Record)

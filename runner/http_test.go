@@ -3,11 +3,13 @@ package runner_test
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -16,7 +18,9 @@ import (
 
 	"switchboard/api"
 	"switchboard/bridge"
+	"switchboard/bridge/accesslog"
 	"switchboard/bridge/route"
+	"switchboard/bridge/web"
 	"switchboard/fixtures/spec"
 	"switchboard/monitor/check"
 	"switchboard/runner"
@@ -175,6 +179,36 @@ var _ = Describe("Router over HTTP", func() {
 		Expect(last.Count).To(Equal(counted.Requests))
 		Expect(r.Cluster().Refusals).To(HaveKeyWithValue("unknown_host", BeNumerically("==", 1)))
 		Expect(r.host("idle").HTTP).To(BeNil())
+	})
+
+	It("writes a line a request into the access log, and keeps queries out of it", func() {
+		var log lockedBuffer
+		c := webConfig(webHost("*.pets", startApp("app-0")))
+		c.Access = accesslog.New(accesslog.Options{Writer: &log})
+		var also atomic.Int64
+		c.Requests = func(*web.Record) { also.Add(1) }
+		r := start(c)
+		_, _, err := r.ask("cats.pets", "/one?token=secret")
+		Expect(err).NotTo(HaveOccurred())
+		_, _, err = r.ask("nobody", "/two")
+		Expect(err).NotTo(HaveOccurred())
+		r.stop()
+		Expect(log.String()).NotTo(ContainSubstring("secret"))
+		Expect(also.Load()).To(BeNumerically("==", 2))
+		decoder := json.NewDecoder(strings.NewReader(log.String()))
+		var routed, unrouted map[string]any
+		Expect(decoder.Decode(&routed)).To(Succeed())
+		Expect(decoder.Decode(&unrouted)).To(Succeed())
+		Expect(routed).To(And(
+			HaveKeyWithValue("kind", "request"), HaveKeyWithValue("code", BeNumerically("==", 200)), HaveKeyWithValue("host", "*.pets"),
+			HaveKeyWithValue("authority", "cats.pets"), HaveKeyWithValue("path", "/one"), HaveKeyWithValue("method", "GET"),
+			HaveKeyWithValue("backend", "app-0"), HaveKeyWithValue("listener", "front"), HaveKeyWithValue("protocol", "HTTP/1.1"),
+			HaveKeyWithValue("upstream_response_time", MatchRegexp(`^\d+\.\d{3}$`)), HaveKeyWithValue("attempts", BeNumerically("==", 1)),
+			Not(HaveKey("reason"))))
+		Expect(unrouted).To(And(
+			HaveKeyWithValue("code", BeNumerically("==", 404)), HaveKeyWithValue("host", ""), HaveKeyWithValue("authority", "nobody"),
+			HaveKeyWithValue("upstream_response_time", "-"), HaveKeyWithValue("version_type_key", "null"), HaveKeyWithValue("backend", ""),
+			HaveKeyWithValue("attempts", BeNumerically("==", 0)), HaveKeyWithValue("reason", "unknown_host")))
 	})
 
 	It("leaves out an instance that is sick, until it is well", func() {

@@ -46,7 +46,6 @@ type Router struct {
 	members   []process.Member
 	scribes   []process.Runner
 	journal   *bridge.Journal
-	access    *accessLog
 	// binds are what the configuration has to listen on, and addresses the machine's.
 	binds     []bind
 	addresses []netip.Addr
@@ -181,8 +180,7 @@ func (r *Router) compose(limit int) error {
 		r.members = append(r.members, process.Member{Name: name, Runner: runner})
 	}
 	if c.Access != nil {
-		r.access = newAccessLog(c.Access, c.Log)
-		r.scribes = append(r.scribes, r.access)
+		r.scribes = append(r.scribes, c.Access)
 	}
 	if r.state != nil {
 		r.scribes = append(r.scribes, keeper{r})
@@ -252,7 +250,7 @@ func (r *Router) newServer(lc Listener, add func(name string, runner process.Run
 		Bridge: r.bridge, Upstream: r.upstream, Trusted: lc.TrustedProxies,
 		Head: lc.Timeouts.Head, Idle: lc.Timeouts.Idle, Body: lc.Timeouts.Body,
 		Limits:  h1.Limits{Head: lc.Limits.Head, Target: lc.Limits.Target, Fields: lc.Limits.Fields},
-		MaxBody: lc.Limits.Body, Log: r.config.Log,
+		MaxBody: lc.Limits.Body, Records: r.requests(), Log: r.config.Log,
 	}
 	if lc.Protocol == HTTPS {
 		files := make([]web.CertificateFile, len(lc.Certificates))
@@ -304,26 +302,39 @@ func sessionLimit(Config) (int, error) {
 // on its own, so does the router, with an error that names it. Run may be called
 // once.
 func (r *Router) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
-	written := make(chan error, len(r.scribes)) // a slot each, so that none waits to be heard
-	enough := make([]chan os.Signal, len(r.scribes))
-	for i, scribe := range r.scribes {
-		enough[i] = make(chan os.Signal, 1)
+	var scribes []scribing
+	finish := func(errs ...error) error {
+		r.stopping.Store(true)
+		for _, s := range scribes {
+			s.signals <- os.Interrupt
+			errs = append(errs, <-s.ended)
+		}
+		return errors.Join(append(errs, r.Close())...)
+	}
+	for _, scribe := range r.scribes {
+		s := scribing{signals: make(chan os.Signal, 1), ended: make(chan error, 1)}
 		started := make(chan struct{})
-		go func() { written <- scribe.Run(enough[i], started) }()
-		<-started
+		go func() { s.ended <- scribe.Run(s.signals, started) }()
+		select {
+		case <-started:
+			scribes = append(scribes, s)
+		case err := <-s.ended:
+			return finish(err)
+		}
 	}
 	group := process.Ordered(r.members...)
 	// Two slots: the group hears at most two signals, and this loop must not wait
 	// for one that has ended.
 	inner, started, ended := make(chan os.Signal, 2), make(chan struct{}), make(chan error, 1)
 	go func() { ended <- group.Run(inner, started) }()
-	errs := []error{r.steer(signals, inner, ready, started, ended)}
-	r.stopping.Store(true)
-	for _, e := range enough {
-		e <- os.Interrupt
-		errs = append(errs, <-written)
-	}
-	return errors.Join(append(errs, r.Close())...)
+	return finish(r.steer(signals, inner, ready, started, ended))
+}
+
+// scribing is a scribe that runs. Both have one slot: it is told once, and ends once,
+// whether or not somebody listens.
+type scribing struct {
+	signals chan os.Signal
+	ended   chan error
 }
 
 // steer passes signals on, the first one late.
@@ -473,6 +484,9 @@ func (r *Router) sources() api.Sources {
 	if len(r.servers) > 0 {
 		s.Refusals = r.refusals
 	}
+	if r.config.Access != nil {
+		s.AccessLog = r.accessView
+	}
 	return s
 }
 
@@ -520,15 +534,6 @@ func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 
 func (r *Router) hint(h bridge.Hint) {
 	if host, monitored := r.hosts[h.Host]; monitored {
 		host.monitor.Hint(h)
-	}
-}
-
-func (r *Router) record(record bridge.Record) {
-	if r.access != nil {
-		r.access.put(record)
-	}
-	if r.config.Records != nil {
-		r.config.Records(record)
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -19,7 +21,9 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
+	"switchboard/api"
 	"switchboard/bridge"
+	"switchboard/bridge/accesslog"
 	"switchboard/fixtures/spec"
 	"switchboard/monitor"
 	"switchboard/monitor/check"
@@ -497,7 +501,7 @@ var _ = Describe("Router", func() {
 		It("has one line a connection", func() {
 			var log lockedBuffer
 			c := config(startNodes(1))
-			c.Access = &log
+			c.Access = accesslog.New(accesslog.Options{Writer: &log})
 			r := start(c)
 			Eventually(r.active).Should(Equal("db-0"))
 			client := spec.DialFront(r.front())
@@ -508,16 +512,21 @@ var _ = Describe("Router", func() {
 			var line map[string]any
 			Expect(json.Unmarshal([]byte(log.String()), &line)).To(Succeed())
 			Expect(line).To(And(
+				HaveKeyWithValue("kind", "session"), HaveKeyWithValue("protocol", "tcp"),
 				HaveKeyWithValue("host", "db"), HaveKeyWithValue("listener", "front"), HaveKeyWithValue("backend", "db-0"),
 				HaveKeyWithValue("client", client.LocalAddr().String()), HaveKeyWithValue("reason", "client_closed"),
 				HaveKeyWithValue("epoch", BeNumerically("==", 1)), HaveKey("time"), HaveKey("id"), HaveKey("tookMs"),
+				HaveKeyWithValue("version_type_key", "null"), HaveKeyWithValue("node_key", "null"), HaveKeyWithValue("instance_key", "null"),
 				HaveKeyWithValue("bytesToBackend", BeNumerically(">", 0)), HaveKeyWithValue("bytesToClient", BeNumerically(">", 5))))
+			Expect(line).NotTo(Or(HaveKey("code"), HaveKey("upstream_response_time"), HaveKey("nginx_response_time")))
+			Expect(line["bytes"]).To(Equal(line["bytesToClient"]))
+			Eventually(func() *api.AccessLog { return r.Cluster().AccessLog }).Should(Equal(&api.AccessLog{Written: 1, Dropped: map[string]int64{}}))
 		})
 
 		It("is written to the end when the router stops", func() {
 			var log lockedBuffer
 			c := config(startNodes(1))
-			c.Access = &log
+			c.Access = accesslog.New(accesslog.Options{Writer: &log})
 			r := start(c)
 			Eventually(r.active).Should(Equal("db-0"))
 			for range 100 {
@@ -526,6 +535,39 @@ var _ = Describe("Router", func() {
 			Eventually(func() int { return r.Cluster().CurrentSessionCount }).Should(Equal(100))
 			r.stop()
 			Expect(bytes.Count([]byte(log.String()), []byte(`"reason":"shutdown"`))).To(Equal(100))
+		})
+
+		It("is why the router does not start, if it cannot be opened", func() {
+			c := config(startNodes(1))
+			c.State = GinkgoT().TempDir()
+			c.Access = accesslog.New(accesslog.Options{Path: filepath.Join(GinkgoT().TempDir(), "no", "access.log")})
+			router, err := runner.New(c)
+			Expect(err).NotTo(HaveOccurred())
+			err = router.Run(make(chan os.Signal), make(chan struct{}))
+			Expect(err).To(MatchError(fs.ErrNotExist))
+			Expect(err).To(MatchError(HavePrefix("opening the access log: ")))
+			Expect(router.Addr("front")).To(BeNil(), "nothing else has been opened")
+			c.Access = nil
+			again, err := runner.New(c)
+			Expect(err).NotTo(HaveOccurred(), "the state directory has been given back")
+			Expect(again.Close()).To(Succeed())
+		})
+
+		It("shows in GET /cluster that lines are lost, and why", func() {
+			log, release := stuck()
+			c := config(startNodes(1))
+			c.Access = accesslog.New(accesslog.Options{Writer: log, Stop: time.Millisecond})
+			r := start(c)
+			DeferCleanup(release)
+			Expect(r.Cluster().AccessLog).To(Equal(&api.AccessLog{Dropped: map[string]int64{}}))
+			c.Access.Session(&accesslog.Session{Ended: time.Now()})
+			Eventually(func() *api.AccessLog { return r.Cluster().AccessLog }, "5s").Should(And(
+				HaveField("Error", "a write has not returned"), HaveField("ErrorSince", HaveValue(BeTemporally("~", time.Now(), time.Minute)))))
+			for range 100_000 {
+				c.Access.Session(&accesslog.Session{Ended: time.Now()})
+			}
+			Expect(r.Cluster().AccessLog.Dropped).To(HaveKeyWithValue("slow", BeNumerically(">", 0)))
+			Expect(r.Cluster().AccessLog.Written).To(BeZero())
 		})
 	})
 
@@ -584,4 +626,19 @@ func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.Buffer.String()
+}
+
+// writerFunc is a function as a writer.
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// stuck is a writer whose writes return when they are released.
+func stuck() (to io.Writer, release func()) {
+	released := make(chan struct{})
+	to = writerFunc(func(p []byte) (int, error) {
+		<-released
+		return len(p), nil
+	})
+	return to, func() { close(released) }
 }

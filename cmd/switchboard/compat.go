@@ -87,8 +87,9 @@ func (p *program) runCompat(ctx context.Context, args []string) error {
 	}
 	signals, release := catch(ctx)
 	defer release()
-	// Without a receiver, a write to a closed stdout would end the process.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	// Without a receiver, a write to a closed stdout would end the process, and so would
+	// the signal that rotates other programs' logs.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE, syscall.SIGUSR1)
 	err = serve(signals, daemon, func() {
 		log.Info("Proxy started", "proxyConfig", config.Proxy)
 	})

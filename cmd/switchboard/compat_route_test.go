@@ -384,8 +384,9 @@ var _ = Describe("switchboard compat", func() {
 			Expect(o.WaitExit(within)).To(Equal(0))
 		})
 
-		It("ends at once without a delay", func() {
+		It("ends at once without a delay, and not by the signal that rotates logs", func() {
 			o := startOriginal(with())
+			o.Signal(syscall.SIGUSR1)
 			conn, _ := connect(local(o.mysql))
 			o.Signal(syscall.SIGTERM)
 			spec.ExpectReset(conn)

@@ -24,6 +24,7 @@
 //
 // # Signals
 //
-// The first SIGINT or SIGTERM stops, a second one means now. SIGPIPE is taken from
-// the router: a log reader that goes away must not take sessions along.
+// The first SIGINT or SIGTERM stops, a second one means now. SIGUSR1 opens the access
+// log anew, and does nothing where there is none. SIGPIPE is taken from the router: a
+// log reader that goes away must not take sessions along.
 package main

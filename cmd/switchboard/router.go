@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -9,11 +10,13 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"switchboard/bridge/accesslog"
 	"switchboard/monitor/check"
 	"switchboard/monitor/check/galera"
 	"switchboard/monitor/check/mysql"
@@ -56,7 +59,8 @@ from the file. Keys inside lists have no flag, but a variable with an index:
 SWITCHBOARD_HOSTS_0_BACKENDS_1_ADDRESS. "switchboard help keys" lists them all.
 
 The first SIGINT or SIGTERM turns readiness red, lets open sessions end for
-shutdown.drain, severs the rest and exits 0. A second one means now.`,
+shutdown.drain, severs the rest and exits 0. A second one means now. SIGUSR1
+opens the access log anew, for when its file was renamed.`,
 		Example: `  switchboard router --config router.yaml --check   is it good? opens nothing
   switchboard router --config router.yaml
   switchboard router --config router.yaml --api-bind 127.0.0.1:9191 --log-level debug
@@ -166,14 +170,8 @@ func (p *program) route(ctx context.Context, file *config.File, c runner.Config)
 		log.Error("the router has failed", "cause", err)
 		return errFailed
 	}
-	access, err := p.openAccess(file.Log.Access)
-	if err != nil {
-		return fail(err)
-	}
-	if access != nil {
-		defer access.Close()
-		c.Access = access
-	}
+	c.Access = p.accessLog(file.Log.Access, log)
+	defer onRotation(c.Access, log)()
 	var listeners []string
 	for _, l := range c.Listeners {
 		listeners = append(listeners, l.Name+" "+l.Bind)
@@ -190,8 +188,8 @@ func (p *program) route(ctx context.Context, file *config.File, c runner.Config)
 		follows *follower
 	)
 	if file.Redis.URL != "" {
-		follows, err = newFollower(file.Redis.Store(), file.Redis.Prefix, c.State, log)
-		if err != nil {
+		var err error
+		if follows, err = newFollower(file.Redis.Store(), file.Redis.Prefix, c.State, log); err != nil {
 			return fail(err)
 		}
 		c.Table = follows.table()
@@ -228,22 +226,43 @@ func newLog(to io.Writer, c config.Log) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(to, options))
 }
 
-// openAccess opens the access log, nil if there is to be none.
-func (p *program) openAccess(name string) (io.WriteCloser, error) {
+// accessLog makes the access log, nil if there is to be none.
+func (p *program) accessLog(name string, log *slog.Logger) *accesslog.Log {
 	switch name {
 	case "":
-		return nil, nil
+		return nil
 	case "-":
-		return kept{p.out}, nil
+		return accesslog.New(accesslog.Options{Writer: p.out, Log: log})
 	}
-	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
-	if err != nil {
-		return nil, fmt.Errorf("opening the access log: %w", err)
-	}
-	return file, nil
+	return accesslog.New(accesslog.Options{Path: name, Log: log})
 }
 
-// kept is a writer that is not ours to close.
-type kept struct{ io.Writer }
-
-func (kept) Close() error { return nil }
+// onRotation has the access log opened anew with every SIGUSR1, until it is released.
+// Without an access log the signal does nothing, rather than end the process.
+func onRotation(access *accesslog.Log, log *slog.Logger) (release func()) {
+	rotated := make(chan os.Signal, 1) // one that comes while another is obeyed is for both
+	signal.Notify(rotated, syscall.SIGUSR1)
+	ctx, cancel := context.WithCancel(context.Background())
+	var obeying sync.WaitGroup
+	obeying.Go(func() {
+		for {
+			select {
+			case <-rotated:
+				if access == nil {
+					continue
+				}
+				err := access.Reopen(ctx)
+				if err != nil && ctx.Err() == nil && !errors.Is(err, accesslog.ErrStopped) {
+					log.Error("opening the access log anew", "cause", err)
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	// The signal is never given back, since it would end a process that is stopping.
+	return func() {
+		cancel()
+		obeying.Wait()
+	}
+}

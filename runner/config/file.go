@@ -180,7 +180,7 @@ type Shutdown struct {
 type Log struct {
 	Level  string `key:"level" enum:"debug info warn error" default:"info" doc:"what is logged"`
 	Format string `key:"format" enum:"json text" default:"json" doc:"how it is logged"`
-	Access string `key:"access" doc:"file for one JSON line a session; - is stdout; empty: none"`
+	Access string `key:"access" doc:"file for one JSON line a request and a session; - is stdout; empty: none"`
 }
 
 // Secret is a password. It prints as "***", so that a configuration can be logged.
