@@ -183,27 +183,24 @@ func (p *program) route(ctx context.Context, file *config.File, c runner.Config)
 	b := build()
 	log.Info("starting", "router", c.Name, "version", b.Version, "revision", b.Revision, "go", b.Go,
 		"listeners", listeners, "api", c.API.Bind, "state", c.State, "table", table)
-	var (
-		members []process.Member
-		follows *follower
-	)
+	var follows *follower
 	if file.Redis.URL != "" {
 		var err error
 		if follows, err = newFollower(file.Redis.Store(), file.Redis.Prefix, c.State, log); err != nil {
 			return fail(err)
 		}
 		c.Table = follows.table()
-		members = append(members, process.Member{Name: "table", Runner: follows})
 	}
 	router, err := runner.New(c)
 	if err != nil {
 		return fail(err)
 	}
+	var running process.Runner = router
 	if follows != nil {
 		follows.router.Store(router)
+		running = process.Ordered(process.Member{Name: "table", Runner: follows}, process.Member{Name: "router", Runner: router})
 	}
-	members = append(members, process.Member{Name: "router", Runner: router})
-	err = serve(signals, process.Ordered(members...), func() {
+	err = serve(signals, running, func() {
 		log.Info("started", "api", router.APIAddr().String())
 	})
 	if err != nil {
