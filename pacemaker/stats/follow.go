@@ -443,16 +443,19 @@ func (f *follower) successors(modified int64, current uint64) ([]candidate, erro
 	return all, nil
 }
 
-// finished tells whether a file has been read to its end.
+// finished tells whether a file has been read to its end, or one that it is a copy of.
 func (f *follower) finished(c candidate) bool {
 	file, err := openLog(c.path)
 	if file == nil || err != nil {
 		return false
 	}
 	defer file.Close()
-	return slices.ContainsFunc(f.at.Done, func(m mark) bool {
-		head, err := readHead(file, int64(m.Bytes))
-		return err == nil && markOf(head) == m
+	return slices.ContainsFunc(f.at.Done, func(d finished) bool {
+		if c.inode != d.Inode && c.size != d.Size {
+			return false // a beginning may be no line, and say little
+		}
+		head, err := readHead(file, int64(d.Bytes))
+		return err == nil && markOf(head) == d.mark
 	})
 }
 

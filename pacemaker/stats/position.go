@@ -28,6 +28,13 @@ func markOf(head []byte) mark {
 	return mark{Bytes: len(head), Sum: strconv.FormatUint(sum.Sum64(), 16)}
 }
 
+// finished is a file that was read to its end.
+type finished struct {
+	mark
+	Inode uint64 `json:"inode"`
+	Size  int64  `json:"size"`
+}
+
 // position is how far a log has been counted. It is committed with the counters, and
 // replaced only by one who has read it: what Redis holds is the truth.
 type position struct {
@@ -46,7 +53,7 @@ type position struct {
 	// Step makes each position another one.
 	Step uint64 `json:"step"`
 	// Done are files that are finished, the newest last.
-	Done []mark `json:"done,omitempty"`
+	Done []finished `json:"done,omitempty"`
 }
 
 // parsePosition reads what Redis holds; "" is no position. A mere number is an offset that
@@ -77,7 +84,7 @@ func (p position) String() string {
 func (p position) finish() position {
 	done := p.Done
 	if p.Head.Bytes > 0 {
-		done = append(done[max(0, len(done)+1-mostDone):len(done):len(done)], p.Head)
+		done = append(done[max(0, len(done)+1-mostDone):len(done):len(done)], finished{p.Head, p.Inode, p.Offset})
 	}
 	return position{Log: p.Log, Modified: p.Modified, Step: p.Step, Done: done}
 }

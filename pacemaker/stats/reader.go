@@ -240,7 +240,7 @@ func (r *Reader) loop(ctx context.Context, stopping <-chan struct{}) {
 	// The log as it is now is where counting begins if Redis, which may be away for long,
 	// turns out to know no position. An error will come again.
 	_ = r.file.open()
-	backoff := leastBackoff
+	backoff, last := leastBackoff, false
 	for ctx.Err() == nil {
 		more, err := r.pass(ctx)
 		if err == nil {
@@ -248,25 +248,31 @@ func (r *Reader) loop(ctx context.Context, stopping <-chan struct{}) {
 		}
 		pause := r.o.Interval
 		switch {
-		case err != nil && ctx.Err() == nil:
+		case ctx.Err() != nil:
+			return
+		case err != nil:
 			r.fail(err)
 			// Half of it is chance, so that readers do not come back all at once.
 			pause = backoff/2 + rand.N(backoff/2+1)
 			backoff = min(2*backoff, mostBackoff)
-		case err == nil:
+		default:
 			backoff = leastBackoff
 			r.fresh()
+			if more {
+				continue
+			}
 		}
-		if err == nil && more {
-			continue
+		if last {
+			return
 		}
 		timer := time.NewTimer(pause)
 		select {
 		case <-stopping:
-			timer.Stop()
-			return
+			// What was written before the signal is counted still.
+			last = true
 		case <-timer.C:
 		}
+		timer.Stop()
 	}
 }
 

@@ -1,0 +1,202 @@
+package stats_test
+
+import (
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"switchboard/fixtures/child"
+	"switchboard/fixtures/servers"
+	"switchboard/pacemaker/stats"
+	"switchboard/pacemaker/store"
+)
+
+// runReader is the process that specs kill.
+func runReader() {
+	r, err := stats.NewReader(stats.Options{
+		Redis: store.Redis{URL: os.Getenv("READER_REDIS")}, Log: os.Getenv("READER_LOG"), Node: "n1",
+		Interval: time.Millisecond, Settle: 20 * time.Millisecond, Bytes: 128 << 10, Upkeep: 10 * time.Millisecond,
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	})
+	if err == nil {
+		signals := make(chan os.Signal, 2)
+		signal.Notify(signals, syscall.SIGTERM)
+		err = r.Run(signals, make(chan struct{}))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// startReader starts that process.
+func startReader(url, log string) *child.Process {
+	GinkgoHelper()
+	command := exec.Command(os.Args[0])
+	command.Env = []string{"READER_LOG=" + log, "READER_REDIS=" + url, "GORACE=atexit_sleep_ms=0"}
+	command.Stderr = GinkgoWriter
+	process, err := child.Start(command)
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func() {
+		process.Signal(os.Kill)
+		Eventually(process.Exited()).Should(BeClosed())
+	})
+	return process
+}
+
+var _ = Describe("Reader, killed", func() {
+	It("counts every line once, however often it is killed, through two rotations", func() {
+		s := startRedis(new(servers.Redis))
+		log := newLog().open()
+		q := newQuery(s.url())
+		requests := total(q, stats.Host, "shop", stats.Requests)
+		const lines, kills = 30_000, 24
+		written := make(chan struct{})
+		go func() {
+			defer GinkgoRecover()
+			defer close(written)
+			pace := time.NewTicker(2 * time.Millisecond)
+			defer pace.Stop()
+			for i := range lines {
+				switch i {
+				case lines / 3, 2 * lines / 3:
+					if i > lines/2 {
+						Expect(os.Rename(log.path+".1", log.path+".2")).To(Succeed())
+					}
+					log.rotate(".1")
+					log.requests(i, 1) // the writer has not noticed
+					log.open()
+				default:
+					log.requests(i, 1)
+				}
+				if i%20 == 0 {
+					<-pace.C
+				}
+			}
+		}()
+		for range kills {
+			before, err := requests()
+			Expect(err).NotTo(HaveOccurred())
+			reader := startReader(s.url(), log.path)
+			Eventually(requests).WithPolling(time.Millisecond).Should(Or(BeNumerically(">", before), BeEquivalentTo(lines)))
+			Consistently(reader.Exited()).WithTimeout(rand.N(20 * time.Millisecond)).ShouldNot(BeClosed())
+			reader.Signal(os.Kill)
+			Eventually(reader.Exited()).Should(BeClosed())
+		}
+		Eventually(written).WithTimeout(4 * soon).Should(BeClosed())
+		reader := startReader(s.url(), log.path)
+		Eventually(requests).Should(BeEquivalentTo(lines))
+		reader.Signal(syscall.SIGTERM)
+		Eventually(reader.Exited()).Should(BeClosed())
+		Expect(reader.ExitCode()).To(BeZero())
+		for _, kind := range []stats.Kind{stats.VersionType, stats.Node, stats.Host} {
+			t, err := q.Totals(ctx, kind, map[stats.Kind]string{stats.VersionType: "12", stats.Node: "3", stats.Host: "shop"}[kind])
+			Expect(err).NotTo(HaveOccurred())
+			Expect([]int64{t.Requests, t.Bytes, t.Time, t.NGINXTime, t.Class2xx}).To(Equal([]int64{lines, 100 * lines, 5 * lines, 7 * lines, lines}))
+		}
+		Expect(summed(q, stats.Host, "shop", stats.Requests)).To(BeEquivalentTo(lines))
+	})
+
+	It("counts every line once when Redis is killed while it counts", func() {
+		s := startRedis(&servers.Redis{Dir: GinkgoT().TempDir(), Config: []string{"appendonly yes", "appendfsync always"}})
+		log := newLog().open()
+		read(s.url(), log.path)
+		q := newQuery(s.url())
+		requests := total(q, stats.Host, "shop", stats.Requests)
+		n := 0
+		for range 12 {
+			for range 2000 {
+				log.requests(n, 1)
+				n++
+			}
+			Eventually(requests).WithPolling(time.Millisecond).Should(BeNumerically(">", n-2000))
+			s.kill()
+			s.start()
+		}
+		Eventually(requests).Should(BeEquivalentTo(n))
+		Expect(summed(q, stats.Host, "shop", stats.Requests)).To(BeEquivalentTo(n))
+	})
+
+	It("counts every line once when answers to commits are lost", func() {
+		s := startRedis(new(servers.Redis))
+		l := startLink(s.Addr())
+		log := newLog().open()
+		read(l.url(), log.path)
+		requests := total(newQuery(s.url()), stats.Host, "shop", stats.Requests)
+		for n := range 20 {
+			l.deaf.Store(true)
+			log.requests(50*n, 50)
+			Eventually(requests).Should(BeEquivalentTo(50 * (n + 1)))
+			Eventually(l.lost.Load).Should(BeNumerically(">", n))
+		}
+		Consistently(requests).WithTimeout(50 * time.Millisecond).Should(BeEquivalentTo(1000))
+	})
+
+	It("counts every line once when Redis stands still and makes late what was given up", func() {
+		s := startRedis(new(servers.Redis))
+		log := newLog().open()
+		r := read(s.url(), log.path, func(o *stats.Options) { o.Redis.Timeout = 30 * time.Millisecond })
+		requests := total(newQuery(s.url()), stats.Host, "shop", stats.Requests)
+		for n := range 8 {
+			failures := r.Status().Failures
+			s.Pause()
+			log.requests(100*n, 100)
+			Eventually(func() uint64 { return r.Status().Failures }).Should(BeNumerically(">", failures+1))
+			s.Continue()
+			Eventually(requests).Should(BeEquivalentTo(100 * (n + 1)))
+		}
+		Consistently(requests).WithTimeout(50 * time.Millisecond).Should(BeEquivalentTo(800))
+	})
+
+	It("catches up with what was written and rotated while Redis was down from the beginning", func() {
+		s := startRedis(&servers.Redis{Dir: GinkgoT().TempDir()})
+		s.kill()
+		log := newLog().open()
+		log.requests(0, 10)
+		r := read(s.url(), log.path)
+		r.shows(func(s stats.Status) any { return s.Failures > 0 }, true)
+		log.rotate(".1")
+		log.open().requests(10, 10)
+		log.rotate(".0")
+		log.open().requests(20, 10)
+		Expect(r.Status().Stale).To(BeTrue())
+		s.start()
+		r.shows(func(s stats.Status) any { return []any{s.Stale, s.Requests} }, []any{false, uint64(30)})
+	})
+
+	It("counts the log as it is when Redis comes back empty", func() {
+		s := startRedis(new(servers.Redis))
+		log := newLog().open()
+		log.requests(0, 10)
+		r := read(s.url(), log.path)
+		requests := total(newQuery(s.url()), stats.Host, "shop", stats.Requests)
+		r.shows(func(s stats.Status) any { return s.Requests }, uint64(10))
+		s.kill()
+		s.start()
+		log.requests(10, 1)
+		Eventually(requests).Should(BeEquivalentTo(11))
+		r.stop()
+		Expect(requests()).To(BeEquivalentTo(11))
+	})
+})
+
+// summed is the sum of the history of the last hours.
+func summed(q *stats.Query, kind stats.Kind, id, metric string) int64 {
+	GinkgoHelper()
+	now := time.Now()
+	h, err := q.History(ctx, kind, id, []string{metric}, now.Add(-3*time.Hour), now.Add(time.Minute), time.Minute)
+	Expect(err).NotTo(HaveOccurred())
+	var sum int64
+	for _, p := range h.Metrics[metric] {
+		sum += p.Value
+	}
+	return sum
+}
