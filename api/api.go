@@ -26,6 +26,8 @@ type Options struct {
 	Sources Sources
 	// Commands does what operators ask for. It is needed.
 	Commands Commands
+	// Stats answers what was counted. Nil: nothing is.
+	Stats Stats
 	// Username and Password are what callers must know. Both empty: nobody is
 	// asked, which is for loopback listeners only.
 	Username, Password string
@@ -45,6 +47,7 @@ type Options struct {
 type API struct {
 	sources  Sources
 	commands Commands
+	stats    Stats
 	timeout  time.Duration
 	log      *slog.Logger
 	guard    *guard
@@ -73,6 +76,7 @@ func New(o Options) (*API, error) {
 	a := &API{
 		sources:  o.Sources,
 		commands: o.Commands,
+		stats:    o.Stats,
 		timeout:  o.CommandTimeout,
 		log:      o.Log,
 		guard:    newGuard(o),
@@ -162,6 +166,9 @@ func (a *API) routes() []row {
 		{method: http.MethodGet, path: "/sessions", handle: a.getSessions, query: []string{"host", "backend"}},
 		{method: http.MethodDelete, path: "/sessions/:id", handle: a.deleteSession, write: true},
 		{method: http.MethodPost, path: "/table/accept", handle: a.postAccept, write: true},
+		{method: http.MethodGet, path: "/stats/:kind", handle: a.getTotals},
+		{method: http.MethodGet, path: "/stats/:kind/:id", handle: a.getTotals},
+		{method: http.MethodGet, path: "/stats/:kind/:id/history", handle: a.getHistory, query: []string{"metrics", "from", "to", "step"}},
 		{method: http.MethodGet, path: "/healthz", handle: a.getHealth, open: true},
 		{method: http.MethodGet, path: "/readyz", handle: a.getReady, open: true},
 		{method: http.MethodGet, path: "/v0/cluster", handle: a.getV0Cluster, v0: true},

@@ -41,6 +41,16 @@
 // The ETag of a resource covers what an operator can write, and the epoch. Session
 // counts and check times change all the time and are left out.
 //
+// # Statistics
+//
+// What was counted over all routers and restarts is not the router's state: it is read from
+// where it is kept, by [Stats], when it is asked for, and no other answer waits for it. A
+// question that makes no sense is 400, and 503 says that there is no answer now.
+// GET /stats/{kind}/{id}/history takes metrics (with commas; all), from and to (a time as
+// in RFC 3339, or seconds since 1970; the last minute) and step (a duration; 1s). Kinds
+// without an ID are asked for by GET /stats/{kind}, and their history by any ID that
+// [Stats] takes for them.
+//
 // # Who may call what
 //
 // /healthz and /readyz answer everybody. All else wants the username and

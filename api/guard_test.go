@@ -36,6 +36,7 @@ var _ = Describe("The guard", func() {
 		BeforeEach(func() {
 			w.options.Username, w.options.Password = "admin", "correct horse"
 			tableOf(w, accepting(nil))
+			w.options.Stats = fakeStats{}
 			var err error
 			a, err = api.New(w.options)
 			Expect(err).NotTo(HaveOccurred())

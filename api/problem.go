@@ -13,7 +13,7 @@ import (
 type Error struct {
 	// Type is "about:blank", or "urn:switchboard:problem:" and a word where one
 	// status has several reasons: unhealthy, pinned, policy, unknown-host,
-	// unknown-session, busy, timeout, stopping, not-durable, not-ready, precondition.
+	// unknown-session, busy, timeout, stopping, not-durable, not-ready, precondition, no-stats, no-answer.
 	Type string `json:"type"`
 	// Title is the status in words.
 	Title  string `json:"title"`

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"switchboard/api"
 	"switchboard/bridge"
 	"switchboard/bridge/accesslog"
 	"switchboard/bridge/clock"
@@ -32,6 +33,8 @@ type Config struct {
 	// State is the directory that traffic switches, pins, the last active backends
 	// and the epochs are kept in over restarts; "": none are kept.
 	State string
+	// Stats answers what was counted, for the API; nil: nothing is.
+	Stats api.Stats
 	// API is where operators read and change state.
 	API API
 	// Health is an extra plain listener: 200 to anything while ready, 503 otherwise.

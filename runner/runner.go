@@ -164,7 +164,7 @@ func (r *Router) build(kept kept, limit int) error {
 		}
 	}
 	if r.api, err = api.New(api.Options{
-		Sources: r.sources(), Commands: r, Username: c.API.Username, Password: c.API.Password, Log: c.Log, Clock: c.Clock,
+		Sources: r.sources(), Commands: r, Stats: c.Stats, Username: c.API.Username, Password: c.API.Password, Log: c.Log, Clock: c.Clock,
 	}); err != nil {
 		return fmt.Errorf("making the API: %w", err)
 	}

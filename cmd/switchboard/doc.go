@@ -1,6 +1,7 @@
 // Command switchboard runs the daemons of this project.
 //
 //	args, environment ─▶ run ─▶ cobra ─▶ router        one router, from a file
+//	                                  ├▶ stats         totals, history ◀─ the statistics in Redis ◀─ follow
 //	                                  ├▶ compat        Cloud Foundry's switchboard, see runner/compat
 //	                                  ├▶ dev           a whole cluster to try
 //	                                  │   └▶ demo-backend, three times, and demo-app, six times, as children

@@ -191,6 +191,16 @@ func (p *program) route(ctx context.Context, file *config.File, c runner.Config)
 		}
 		c.Table = follows.table()
 	}
+	if file.Stats.Redis.URL != "" {
+		counter, err := newCounter(file, log)
+		if err != nil {
+			return fail(err)
+		}
+		defer counter.Close()
+		c.Stats = counter.counted
+		// It is stopped after the router, whose last lines it counts.
+		members = append(members, process.Member{Name: "stats", Runner: counter})
+	}
 	router, err := runner.New(c)
 	if err != nil {
 		return fail(err)

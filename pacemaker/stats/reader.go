@@ -178,12 +178,7 @@ func NewReader(o Options) (*Reader, error) {
 	if err != nil {
 		return fail(err)
 	}
-	client, err := o.Redis.Connect()
-	if err != nil {
-		return fail(err)
-	}
-	defer client.Close()
-	if err := store.CheckPrefix(client, o.Prefix); err != nil {
+	if err := o.Redis.CheckPrefix(o.Prefix); err != nil {
 		return fail(err)
 	}
 	r := &Reader{o: o, log: o.Logger, most: mostFields}

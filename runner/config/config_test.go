@@ -81,6 +81,9 @@ log:
 redis:
   url: redis://127.0.0.1:6379/0
   prefix: "switchboard:"
+stats:
+  redis: {url: "redis://127.0.0.1:6380"}
+  log: access.log
 `
 
 // small is the least that a router needs, in JSON.
@@ -141,7 +144,10 @@ var _ = Describe("Load", func() {
 			}},
 			WildcardDepth: 1,
 
-			Redis:    config.Redis{URL: "redis://127.0.0.1:6379/0", Prefix: "switchboard:"},
+			Redis: config.Redis{URL: "redis://127.0.0.1:6379/0", Prefix: "switchboard:"},
+			Stats: config.Stats{
+				Redis: config.Redis{URL: "redis://127.0.0.1:6380", Prefix: "switchboard:"}, Log: "access.log", Interval: 500 * time.Millisecond,
+			},
 			State:    "/var/lib/switchboard",
 			API:      config.API{Bind: "127.0.0.1:9090"},
 			Shutdown: config.Shutdown{Drain: 10 * time.Second},
@@ -251,11 +257,11 @@ var _ = DescribeTable("a wrong line in the example", func(old, replacement strin
 },
 	// Keys.
 	Entry("an unknown key that is near to none", "state: /var", "frobnicate: 1\nstate: /var",
-		`f.yaml:37:1: frobnicate: unknown key "frobnicate": the keys here are name, listeners, hosts, wildcard_depth, redis, state, api, health, shutdown, log`),
+		`f.yaml:37:1: frobnicate: unknown key "frobnicate": the keys here are name, listeners, hosts, wildcard_depth, redis, state, api, health, shutdown, log, stats`),
 	Entry("a key of another mapping", "  drain: 10s", "  drian: 10s",
 		`f.yaml:46:3: shutdown.drian: unknown key "drian": did you mean "drain"?`),
 	Entry("a key that breaks lines", "state: /var", "\"a\\nb\": 1\nstate: /var",
-		`f.yaml:37:1: "a\nb": unknown key "a\nb": the keys here are name, listeners, hosts, wildcard_depth, redis, state, api, health, shutdown, log`),
+		`f.yaml:37:1: "a\nb": unknown key "a\nb": the keys here are name, listeners, hosts, wildcard_depth, redis, state, api, health, shutdown, log, stats`),
 	Entry("a key in upper case", "state: /var", "State: /var",
 		`f.yaml:37:1: State: unknown key "State": did you mean "state"?`),
 	Entry("a key set twice", "  drain: 10s", "  drain: 10s\n  drain: 11s",
@@ -268,6 +274,14 @@ var _ = DescribeTable("a wrong line in the example", func(old, replacement strin
 		`f.yaml:53:11: redis.prefix: on a Redis Cluster the prefix must carry a hash tag, as in "{switchboard}:": "switchboard:" has none`),
 	Entry("a prefix of no table", "  url: redis://127.0.0.1:6379/0\n", "",
 		`f.yaml:52:11: redis.prefix: there is no redis.url: set it, or remove this key`),
+	Entry("statistics that are nowhere", "redis://127.0.0.1:6380", "redis://",
+		`f.yaml:55:16: stats.redis.url: an address of Redis is HOST or HOST:PORT, an IPv6 address being in brackets`),
+	Entry("statistics of no log", "\n  log: access.log", "",
+		`f.yaml:55:3: stats: there is no file to count: set log.access, or stats.log`),
+	Entry("statistics of stdout", "log: access.log", `log: "-"`,
+		`f.yaml:55:3: stats: what goes to stdout cannot be counted: let log.access, or stats.log, be a file`),
+	Entry("a log without statistics", `redis: {url: "redis://127.0.0.1:6380"}`, "interval: 1s",
+		`f.yaml:56:8: stats.log: there is no stats.redis.url: set it, or remove this key`),
 	Entry("tls without a certificate", "    bind: 127.0.0.1:3306", "    bind: 127.0.0.1:3306\n    tls: {certificates: []}",
 		`f.yaml:5:25: listeners[0].tls.certificates: no certificates: at least one is needed`),
 	Entry("a certificate without a key", "    protocol: tcp                 # tcp | tls | http | https\n    host: db.main ", "    protocol: https\n    tls: {certificates: [{cert: /none/such}]} ",
@@ -778,6 +792,7 @@ hosts:
   backends: [{name: b, address: "10.0.0.1:1", check_port: 1}]
 api: {bind: "127.0.0.1:2", username: a, password: ""}
 redis: {url: "redis://127.0.0.1:3"}
+stats: {redis: {url: "redis://127.0.0.1:3"}, log: access.log}
 `
 	var cert, key string
 	BeforeEach(func() { cert, key, _ = spec.WriteCertificate("a") })
@@ -851,7 +866,7 @@ redis: {url: "redis://127.0.0.1:3"}
 			}
 			paths[k.Path], variables[k.Env] = true, true
 		}
-		Expect(paths).To(HaveLen(69))
+		Expect(paths).To(HaveLen(74))
 		Expect(flags).To(HaveKey("api-password-file"))
 		Expect(flags).NotTo(HaveKey("api-password"))
 		Expect(variables).To(HaveKey("SWITCHBOARD_HOSTS_N_BACKENDS_N_CHECK_PORT"))

@@ -39,7 +39,7 @@ func ExampleLoad_wrong() {
 	// Output:
 	// router.yaml:2:23: listeners[0].bind: "3306" has no port: write host:port
 	// router.yaml:3:8: hosts: no hosts: at least one is needed, or redis.url, where they come from
-	// router.yaml:4:1: metrics: unknown key "metrics": the keys here are name, listeners, hosts, wildcard_depth, redis, state, api, health, shutdown, log
+	// router.yaml:4:1: metrics: unknown key "metrics": the keys here are name, listeners, hosts, wildcard_depth, redis, state, api, health, shutdown, log, stats
 }
 
 func ExampleKeys() {

@@ -29,6 +29,7 @@ type File struct {
 	Health        Health     `key:"health"`
 	Shutdown      Shutdown   `key:"shutdown"`
 	Log           Log        `key:"log"`
+	Stats         Stats      `key:"stats"`
 
 	// Warnings are what is allowed and is most likely a mistake, one sentence
 	// each, with its place.
@@ -141,11 +142,12 @@ type Backend struct {
 	CheckPort int    `key:"check_port" min:"1" max:"65535" doc:"port to probe; overrides check.port"`
 }
 
-// Redis is where the routing table is. Without a URL the router has no table.
+// Redis is how a Redis is reached: that of the routing table, or that of the statistics.
+// Without a URL there is none.
 type Redis struct {
 	// URL may hold a password, so it has no flag.
-	URL    Secret `key:"url" doc:"redis://HOST:PORT/DB, unix:///SOCKET, redis-sentinel://HOST,HOST/MASTER or redis-cluster://HOST,HOST; rediss… speak TLS; empty: no table"`
-	Prefix string `key:"prefix" default:"switchboard:" doc:"what all keys of the table begin with; on a cluster with a hash tag, as {switchboard}:"`
+	URL    Secret `key:"url" doc:"redis://HOST:PORT/DB, unix:///SOCKET, redis-sentinel://HOST,HOST/MASTER or redis-cluster://HOST,HOST; rediss… speak TLS; empty: none"`
+	Prefix string `key:"prefix" default:"switchboard:" doc:"what all keys there begin with; on a cluster with a hash tag, as {switchboard}:"`
 	// Password is what PasswordFile holds.
 	Password     Secret
 	PasswordFile string `key:"password_file" doc:"file that holds the password of Redis; relative to the working directory"`
@@ -181,6 +183,14 @@ type Log struct {
 	Level  string `key:"level" enum:"debug info warn error" default:"info" doc:"what is logged"`
 	Format string `key:"format" enum:"json text" default:"json" doc:"how it is logged"`
 	Access string `key:"access" doc:"file for one JSON line a request and a session; - is stdout; empty: none"`
+}
+
+// Stats says where what is in the access log is counted. Without a Redis it is not.
+type Stats struct {
+	Redis Redis `key:"redis"`
+	// Log is that of Log.Access if the file does not say.
+	Log      string        `key:"log" doc:"file whose lines are counted; log.access if it is not set"`
+	Interval time.Duration `key:"interval" min:"1ms" default:"500ms" doc:"how often it is looked at"`
 }
 
 // Secret is a password. It prints as "***", so that a configuration can be logged.

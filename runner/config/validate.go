@@ -27,6 +27,7 @@ func (v *validator) validate(checks map[string]check.Builder) {
 		}
 	}
 	v.redis()
+	v.stats()
 	v.passwordFile("api", v.file.API.PasswordFile, &v.file.API.Password)
 	for i, l := range v.file.Listeners {
 		if l.TLS != nil {
@@ -54,27 +55,55 @@ func (v *validator) validate(checks map[string]check.Builder) {
 
 // redis checks the table's keys, and that there are hosts without it.
 func (v *validator) redis() {
-	r := &v.file.Redis
-	if r.URL == "" {
-		if _, set := v.at["hosts"]; len(v.file.Hosts) == 0 && (set || !v.unread("hosts")) {
+	if !v.reached("redis", &v.file.Redis) {
+		if _, set := v.at["hosts"]; v.file.Redis.URL == "" && len(v.file.Hosts) == 0 && (set || !v.unread("hosts")) {
 			v.wrong("hosts", "no hosts: at least one is needed, or redis.url, where they come from")
 		}
-		for _, key := range []string{"redis.prefix", "redis.password_file"} {
-			if _, set := v.at[key]; set {
-				v.wrong(key, "there is no redis.url: set it, or remove this key")
-			}
+	}
+}
+
+// stats checks the keys of the statistics, and that there is a file to count.
+func (v *validator) stats() {
+	s := &v.file.Stats
+	if !v.reached("stats.redis", &s.Redis) {
+		if _, set := v.at["stats.log"]; set && s.Redis.URL == "" {
+			v.wrong("stats.log", "there is no stats.redis.url: set it, or remove this key")
 		}
 		return
 	}
-	v.passwordFile("redis", r.PasswordFile, &r.Password)
-	if v.unread("redis") {
-		return
+	if s.Log == "" && !v.unread("log.access") {
+		s.Log = v.file.Log.Access
+	}
+	switch s.Log {
+	case "":
+		if !v.unread("log.access") && !v.unread("stats.log") {
+			v.wrong("stats", "there is no file to count: set log.access, or stats.log")
+		}
+	case "-":
+		v.wrong("stats", "what goes to stdout cannot be counted: let log.access, or stats.log, be a file")
+	}
+}
+
+// reached checks the keys of a Redis, and tells whether there is one.
+func (v *validator) reached(path string, r *Redis) bool {
+	if r.URL == "" {
+		for _, key := range []string{path + ".prefix", path + ".password_file"} {
+			if _, set := v.at[key]; set {
+				v.wrong(key, "there is no %s.url: set it, or remove this key", path)
+			}
+		}
+		return false
+	}
+	v.passwordFile(path, r.PasswordFile, &r.Password)
+	if v.unread(path) {
+		return true
 	}
 	if err := r.Store().Validate(); err != nil {
-		v.wrong("redis.url", "%v", err)
+		v.wrong(path+".url", "%v", err)
 	} else if err := r.Store().CheckPrefix(r.Prefix); err != nil {
-		v.wrong("redis.prefix", "%v", err)
+		v.wrong(path+".prefix", "%v", err)
 	}
+	return true
 }
 
 // invalid reports what the runner says, unless it was not told what was written.
