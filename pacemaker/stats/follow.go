@@ -24,6 +24,9 @@ const (
 	minHead = 64
 )
 
+// errPosition is a position that helps no reader of this log.
+var errPosition = errors.New("the position cannot be used")
+
 // tally is what happened to a log.
 type tally struct {
 	// rotations and truncations were noticed; lost files were gone before they were
@@ -90,7 +93,7 @@ func (f *follower) use(file *os.File, head []byte) error {
 func (f *follower) seek(p position) error {
 	switch {
 	case p.Log != "" && p.Log != f.path:
-		return fmt.Errorf("the position is one in %s and not in %s: give each log that is read a node of its own", p.Log, f.path)
+		return fmt.Errorf("%w: it is one in %s and not in %s; give each log that is read a node of its own", errPosition, p.Log, f.path)
 	case p.Inode == 0 && f.file != nil && p.Offset == 0:
 		// The log as it was when it was first seen, though it may be rotated by now.
 		p.Log = f.path

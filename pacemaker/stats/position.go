@@ -67,10 +67,10 @@ func parsePosition(text string) (position, error) {
 	}
 	var p position
 	if err := json.Unmarshal([]byte(text), &p); err != nil {
-		return position{}, fmt.Errorf("reading the position: %w", err)
+		return position{}, fmt.Errorf("%w: reading it: %w", errPosition, err)
 	}
 	if p.Offset < 0 || p.Head.Bytes < 0 || p.Head.Bytes > headBytes || int64(p.Head.Bytes) > p.Offset {
-		return position{}, fmt.Errorf("reading the position: it makes no sense: %.200q", text)
+		return position{}, fmt.Errorf("%w: it makes no sense: %.200q", errPosition, text)
 	}
 	return p, nil
 }
@@ -78,6 +78,11 @@ func parsePosition(text string) (position, error) {
 func (p position) String() string {
 	text, _ := json.Marshal(p) // plain values always encode
 	return string(text)
+}
+
+// is tells whether p and o are the same place.
+func (p position) is(o position) bool {
+	return p.Inode == o.Inode && p.Offset == o.Offset && p.Long == o.Long
 }
 
 // finish is the position before the first byte of another file.

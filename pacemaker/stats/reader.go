@@ -140,6 +140,8 @@ type Reader struct {
 	// text is the position in Redis, as it is written there, if known.
 	text  string
 	known bool
+	// at is the position that text is.
+	at position
 	// most is how many values a commit has.
 	most int
 	// folds is when history is looked at next.
@@ -282,7 +284,9 @@ func (r *Reader) pass(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if len(lines) == 0 {
+	// A place without a line behind it is noted too: the file may be rotated away, and its
+	// inode another's, before there is one.
+	if len(lines) == 0 && r.file.at.is(r.at) {
 		r.noted()
 		return false, nil
 	}
@@ -308,7 +312,7 @@ func (r *Reader) pass(ctx context.Context) (more bool, err error) {
 		r.most = max(r.most/4, fewestFields)
 		return false, err
 	}
-	r.text, r.most = to, min(2*r.most, mostFields)
+	r.text, r.at, r.most = to, r.file.at, min(2*r.most, mostFields)
 	r.now.Requests += s.requests
 	r.now.Sessions += s.sessions
 	r.now.Unplaced += s.unplaced
@@ -327,15 +331,18 @@ func (r *Reader) resume(ctx context.Context) error {
 		return err
 	}
 	p, err := parsePosition(text)
-	if err != nil {
-		return fmt.Errorf("%w; delete %s to begin with the log as it is", err, r.ledger.keys.position(r.o.Node))
+	if err == nil {
+		// What was noticed on the way to another position is noticed again.
+		r.file.tally = tally{}
+		err = r.file.seek(p)
 	}
-	// What was noticed on the way to another position is noticed again.
-	r.file.tally = tally{}
-	if err := r.file.seek(p); err != nil {
+	if errors.Is(err, errPosition) {
+		return fmt.Errorf("%w; to begin with the log as it is, delete %s", err, r.ledger.keys.position(r.o.Node))
+	}
+	if err != nil {
 		return err
 	}
-	r.text, r.known = text, true
+	r.text, r.at, r.known = text, p, true
 	return nil
 }
 

@@ -177,9 +177,25 @@ var _ = Describe("Reader", func() {
 		one.stop()
 		two := read(url, second.path)
 		Eventually(func() string { return two.Status().Reason }).Should(ContainSubstring("give each log that is read a node of its own"))
+		Expect(two.Status().Reason).To(ContainSubstring("delete switchboard:position:n1"))
 		Expect(two.Status().Requests).To(BeZero())
 		Expect(connect(url).Del(ctx, "switchboard:position:n1").Err()).To(Succeed())
 		two.shows(func(s stats.Status) any { return []any{s.Stale, s.Requests} }, []any{false, uint64(4)})
+	})
+
+	It("refuses a position that makes no sense until that is gone", func() {
+		url := startMini()
+		client := connect(url)
+		log := newLog().open()
+		log.requests(0, 1)
+		for _, text := range []string{"{", "-1", `{"offset":-1}`, `{"inode":1,"offset":5,"head":{"bytes":2000}}`} {
+			Expect(client.Set(ctx, "switchboard:position:n1", text, 0).Err()).To(Succeed())
+			r := read(url, log.path)
+			Eventually(func() string { return r.Status().Reason }).Should(ContainSubstring("delete switchboard:position:n1"))
+			r.stop()
+		}
+		Expect(client.Del(ctx, "switchboard:position:n1").Err()).To(Succeed())
+		read(url, log.path).shows(func(s stats.Status) any { return s.Requests }, uint64(1))
 	})
 
 	It("counts to the end when it is told to stop", func() {

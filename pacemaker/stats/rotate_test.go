@@ -75,6 +75,26 @@ var _ = Describe("Reader, of a log that is rotated", func() {
 		r.shows(happened, []uint64{1, 0, 0, 0, 0})
 	})
 
+	It("knows which log was there first, though that had no line then", func() {
+		url, log := startMini(), newLog().open()
+		client := connect(url)
+		r := read(url, log.path)
+		Eventually(func() int64 { return client.Exists(ctx, "switchboard:position:n1").Val() }).Should(BeEquivalentTo(1))
+		r.stop()
+		log.requests(0, 3)
+		log.rotate(".1")
+		log.open().requests(3, 1)
+		r = read(url, log.path)
+		r.shows(happened, []uint64{4, 0, 1, 0, 0})
+		log.rotate(".2")
+		log.open()
+		r.stop()
+		r = read(url, log.path)
+		Expect(os.Remove(log.path + ".1")).To(Succeed())
+		log.requests(4, 1)
+		r.shows(happened, []uint64{1, 0, 1, 0, 0})
+	})
+
 	It("knows rotated logs by their names, and leaves others alone", func() {
 		url, log := startMini(), newLog().open()
 		log.requests(0, 1)

@@ -181,6 +181,13 @@ var _ = Describe("Load", func() {
 		Expect(mustLoad(strings.Replace(small, `"name": "r", `, "", 1)).Name).To(Equal(machine))
 	})
 
+	It("counts the access log where statistics name no other", func() {
+		file := mustLoad(small, "SWITCHBOARD_STATS_REDIS_URL=redis://127.0.0.1", "SWITCHBOARD_LOG_ACCESS=/x/access.log")
+		Expect(file.Stats.Log).To(Equal("/x/access.log"))
+		Expect(file.Stats.Redis.Store().String()).To(Equal("redis://127.0.0.1"))
+		Expect(mustLoad(small).Stats.Log).To(BeEmpty())
+	})
+
 	It("reads JSON that is indented with tabs, and a byte order mark", func() {
 		var value any
 		Expect(json.Unmarshal([]byte(small), &value)).To(Succeed())
