@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -58,7 +59,13 @@ var _ = Describe("Reader, killed", func() {
 		log := newLog().open()
 		q := newQuery(s.url())
 		requests := total(q, stats.Host, "shop", stats.Requests)
-		const lines, kills = 30_000, 24
+		const kills = 24
+		lines := 30_000
+		if text := os.Getenv("SOAK_LINES"); text != "" {
+			var err error
+			lines, err = strconv.Atoi(text)
+			Expect(err).NotTo(HaveOccurred())
+		}
 		written := make(chan struct{})
 		go func() {
 			defer GinkgoRecover()
@@ -82,7 +89,15 @@ var _ = Describe("Reader, killed", func() {
 				}
 			}
 		}()
-		for range kills {
+		unwritten := func() bool {
+			select {
+			case <-written:
+				return false
+			default:
+				return true
+			}
+		}
+		for killed := 0; killed < kills || unwritten(); killed++ {
 			before, err := requests()
 			Expect(err).NotTo(HaveOccurred())
 			reader := startReader(s.url(), log.path)
@@ -91,16 +106,16 @@ var _ = Describe("Reader, killed", func() {
 			reader.Signal(os.Kill)
 			Eventually(reader.Exited()).Should(BeClosed())
 		}
-		Eventually(written).WithTimeout(4 * soon).Should(BeClosed())
 		reader := startReader(s.url(), log.path)
 		Eventually(requests).Should(BeEquivalentTo(lines))
 		reader.Signal(syscall.SIGTERM)
 		Eventually(reader.Exited()).Should(BeClosed())
 		Expect(reader.ExitCode()).To(BeZero())
+		n := int64(lines)
 		for _, kind := range []stats.Kind{stats.VersionType, stats.Node, stats.Host} {
 			t, err := q.Totals(ctx, kind, map[stats.Kind]string{stats.VersionType: "12", stats.Node: "3", stats.Host: "shop"}[kind])
 			Expect(err).NotTo(HaveOccurred())
-			Expect([]int64{t.Requests, t.Bytes, t.Time, t.NGINXTime, t.Class2xx}).To(Equal([]int64{lines, 100 * lines, 5 * lines, 7 * lines, lines}))
+			Expect([]int64{t.Requests, t.Bytes, t.Time, t.NGINXTime, t.Class2xx}).To(Equal([]int64{n, 100 * n, 5 * n, 7 * n, n}))
 		}
 		Expect(summed(q, stats.Host, "shop", stats.Requests)).To(BeEquivalentTo(lines))
 	})
@@ -154,6 +169,46 @@ var _ = Describe("Reader, killed", func() {
 			Eventually(requests).Should(BeEquivalentTo(100 * (n + 1)))
 		}
 		Consistently(requests).WithTimeout(50 * time.Millisecond).Should(BeEquivalentTo(800))
+	})
+
+	It("takes back what it has added if the rest may not be", func() {
+		s := startRedis(new(servers.Redis))
+		client := connect(s.url())
+		may := func(rights ...any) {
+			GinkgoHelper()
+			Expect(client.Do(ctx, append([]any{"ACL", "SETUSER", "reader", "on", ">pw", "~*", "+@all"}, rights...)...).Err()).To(Succeed())
+		}
+		log := newLog().open()
+		log.requests(0, 1)
+		first := read(s.url(), log.path)
+		first.shows(func(s stats.Status) any { return s.Requests }, uint64(1))
+		first.stop()
+		log.requests(1, 9)
+		r := read("redis://reader:pw@"+s.Addr(), log.path)
+		requests := total(newQuery(s.url()), stats.Host, "shop", stats.Requests)
+		for _, right := range []string{"-expireat", "-zscore", "-set", "-hincrby"} {
+			failures := r.Status().Failures
+			may(right)
+			Eventually(func() uint64 { return r.Status().Failures }).Should(BeNumerically(">", failures+1), right)
+			Expect(requests()).To(BeEquivalentTo(1), right)
+		}
+		may()
+		Eventually(requests).Should(BeEquivalentTo(10))
+		Expect(summed(newQuery(s.url()), stats.Host, "shop", stats.Bytes)).To(BeEquivalentTo(1000))
+	})
+
+	It("adds nothing while Redis has no memory left", func() {
+		s := startRedis(new(servers.Redis))
+		client := connect(s.url())
+		log := newLog().open()
+		r := read(s.url(), log.path)
+		r.shows(func(s stats.Status) any { return s.Stale }, false)
+		Expect(client.ConfigSet(ctx, "maxmemory", "1").Err()).To(Succeed())
+		log.requests(0, 10)
+		Eventually(func() string { return r.Status().Reason }).Should(ContainSubstring("OOM"))
+		Expect(client.ConfigSet(ctx, "maxmemory", "0").Err()).To(Succeed())
+		r.shows(func(s stats.Status) any { return []any{s.Stale, s.Requests} }, []any{false, uint64(10)})
+		Expect(total(newQuery(s.url()), stats.Host, "shop", stats.Requests)()).To(BeEquivalentTo(10))
 	})
 
 	It("catches up with what was written and rotated while Redis was down from the beginning", func() {

@@ -180,7 +180,7 @@ func (f *follower) begin(next candidate) error {
 }
 
 // next reads up to len(f.buffer) bytes and returns the whole lines among them; they are
-// read again unless take is called. nil: there is nothing now.
+// read again unless take is called. nil: there is none, though the position may be another.
 func (f *follower) next() ([]byte, error) {
 	for {
 		if f.file == nil {
@@ -205,7 +205,9 @@ func (f *follower) next() ([]byte, error) {
 			return lines, nil
 		}
 		if skipped {
-			continue
+			// However long the line is, a pass reads a buffer of it.
+			f.full = true
+			return nil, nil
 		}
 		if moved, err := f.move(n > 0); err != nil || !moved {
 			return nil, err

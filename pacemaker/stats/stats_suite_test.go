@@ -190,7 +190,7 @@ func (r *reading) stop() {
 	r.ended <- nil
 }
 
-// counts waits until the status is as wanted.
+// shows waits until the status is as wanted.
 func (r *reading) shows(what func(stats.Status) any, want any) {
 	GinkgoHelper()
 	Eventually(func() any { return what(r.Status()) }).Should(Equal(want), func() string { return fmt.Sprintf("%+v", r.Status()) })
