@@ -60,7 +60,7 @@ func (l ledger) forget(ctx context.Context, member any) error {
 // foldHour makes one hour coarser: to minutes, where it is, or, when it is older, to one
 // value that is added to those of its day.
 func (l ledger) foldHour(ctx context.Context, who subject, at int64, seen float64, now time.Time) error {
-	minutesEnd := at + hour + seconds(l.keep.Minutes)
+	minutesEnd := at + hour + seconds(l.keep.ByMinute)
 	next, length := strconv.FormatInt(minutesEnd, 10), minute
 	if now.Unix() >= minutesEnd {
 		next, length = "", hour
@@ -73,7 +73,7 @@ func (l ledger) foldHour(ctx context.Context, who subject, at int64, seen float6
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
 	err := foldScript.Run(ctx, l.client, names,
-		dueMember(who, at), strconv.FormatFloat(seen, 'f', -1, 64), next, length, at, dayAt+day+seconds(l.keep.Hours)).Err()
+		dueMember(who, at), strconv.FormatFloat(seen, 'f', -1, 64), next, length, at, dayAt+day+seconds(l.keep.ByHour)).Err()
 	if err != nil {
 		return fmt.Errorf("folding history: %w", err)
 	}

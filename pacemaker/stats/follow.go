@@ -36,14 +36,6 @@ type tally struct {
 	broken, long uint64
 }
 
-func (t *tally) add(o tally) {
-	t.rotations += o.rotations
-	t.truncations += o.truncations
-	t.lost += o.lost
-	t.broken += o.broken
-	t.long += o.long
-}
-
 // follower reads a log through its rotations. It has one file open: the one that it reads.
 type follower struct {
 	// path is absolute.

@@ -45,7 +45,7 @@ func (l ledger) commit(ctx context.Context, node, from, to string, s *sums) (ref
 	// An hour is folded when all of it is old enough; one that was folded is due at once.
 	due := make(map[string]int64)
 	for in := range s.history {
-		due[dueMember(in.subject, in.at)] = in.at + hour + seconds(l.keep.Seconds)
+		due[dueMember(in.subject, in.at)] = in.at + hour + seconds(l.keep.BySecond)
 	}
 	arguments = append(arguments, len(due))
 	for member, when := range due {
@@ -60,7 +60,7 @@ func (l ledger) commit(ctx context.Context, node, from, to string, s *sums) (ref
 	}
 	for in, values := range s.history {
 		names = append(names, l.keys.seconds(in.subject, in.at, in.metric))
-		arguments = append(arguments, in.at+hour+seconds(l.keep.Hours), len(values))
+		arguments = append(arguments, in.at+hour+seconds(l.keep.ByHour), len(values))
 		for second, n := range values {
 			arguments = append(arguments, second, n)
 		}

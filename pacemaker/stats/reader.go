@@ -44,23 +44,23 @@ const (
 // the minute for a week, by the hour for ninety days. A dashboard asks for the last
 // minutes, an incident is looked into for days, and growth is seen over months.
 func DefaultKeep() Keep {
-	return Keep{Seconds: 6 * time.Hour, Minutes: 7 * 24 * time.Hour, Hours: 90 * 24 * time.Hour}
+	return Keep{BySecond: 6 * time.Hour, ByMinute: 7 * 24 * time.Hour, ByHour: 90 * 24 * time.Hour}
 }
 
 // Keep says how long history is kept in which detail, counted from its hour's end. Each is
 // as long as the one before or longer.
 type Keep struct {
-	// Seconds is for how long there is a value a second; 0: as in [DefaultKeep].
-	Seconds time.Duration
-	// Minutes is for how long there is one a minute; 0: as in [DefaultKeep].
-	Minutes time.Duration
-	// Hours is for how long there is one an hour, and then none; 0: as in [DefaultKeep].
-	Hours time.Duration
+	// BySecond is for how long there is a value a second; 0: as in [DefaultKeep].
+	BySecond time.Duration
+	// ByMinute is for how long there is one a minute; 0: as in [DefaultKeep].
+	ByMinute time.Duration
+	// ByHour is for how long there is one an hour, and then none; 0: as in [DefaultKeep].
+	ByHour time.Duration
 }
 
 func (k Keep) orDefault() Keep {
 	d := DefaultKeep()
-	return Keep{cmp.Or(k.Seconds, d.Seconds), cmp.Or(k.Minutes, d.Minutes), cmp.Or(k.Hours, d.Hours)}
+	return Keep{cmp.Or(k.BySecond, d.BySecond), cmp.Or(k.ByMinute, d.ByMinute), cmp.Or(k.ByHour, d.ByHour)}
 }
 
 // Options are what a [Reader] needs. They are not to be changed afterwards.
@@ -173,7 +173,7 @@ func NewReader(o Options) (*Reader, error) {
 		return fail(errors.New("no time is negative"))
 	case o.Bytes < 2*maxLine:
 		return fail(fmt.Errorf("a pass reads at least %d bytes", 2*maxLine))
-	case o.Keep.Seconds < 0 || o.Keep.Minutes < o.Keep.Seconds || o.Keep.Hours < o.Keep.Minutes:
+	case o.Keep.BySecond < 0 || o.Keep.ByMinute < o.Keep.BySecond || o.Keep.ByHour < o.Keep.ByMinute:
 		return fail(errors.New("history is kept by the minute as long as by the second, or longer, and by the hour as long as by the minute"))
 	}
 	path, err := filepath.Abs(o.Log)
@@ -291,7 +291,7 @@ func (r *Reader) pass(ctx context.Context) (more bool, err error) {
 		return false, nil
 	}
 	now := r.o.Now()
-	s := newSums(now.Add(-r.o.Keep.Hours).Unix(), now.Add(ahead).Unix())
+	s := newSums(now.Add(-r.o.Keep.ByHour).Unix(), now.Add(ahead).Unix())
 	taken := 0
 	for taken < len(lines) && s.fields < r.most {
 		end := taken + bytes.IndexByte(lines[taken:], '\n')

@@ -221,6 +221,6 @@ var _ = Describe("Reader", func() {
 		Entry("a small pass", "at least", func(o *stats.Options) { o.Bytes = 1 }),
 		Entry("a negative time", "no time is negative", func(o *stats.Options) { o.Interval = -1 }),
 		Entry("a Cluster without a tag", "hash tag", func(o *stats.Options) { o.Redis.URL = "redis-cluster://127.0.0.1" }),
-		Entry("less by the hour than by the minute", "history is kept", func(o *stats.Options) { o.Keep.Hours = time.Hour }),
+		Entry("less by the hour than by the minute", "history is kept", func(o *stats.Options) { o.Keep.ByHour = time.Hour }),
 	)
 })
