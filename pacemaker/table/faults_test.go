@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,12 +22,16 @@ import (
 // link is a TCP relay between a watcher and its Redis, on which things go wrong.
 type link struct {
 	listener net.Listener
-	to       string
+	to       atomic.Pointer[string]
 	// delay is for each piece of an answer; cut, if it is not 0, is at how many bytes of
 	// answers a connection ends.
 	delay atomic.Int64
 	cut   atomic.Int64
-	// cuts counts the answers that were cut.
+	// hang is at how many bytes of answers a connection ends to bring any; 0: never.
+	hang atomic.Int64
+	// lose is how many answers are lost, each with its connection.
+	lose atomic.Int64
+	// cuts counts the answers that were cut, left hanging or lost.
 	cuts atomic.Int64
 
 	mu    sync.Mutex
@@ -39,7 +44,13 @@ func startLink(to string) *link {
 	GinkgoHelper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	Expect(err).NotTo(HaveOccurred())
-	l := &link{listener: listener, to: to}
+	return newLink(listener, to)
+}
+
+// newLink is [startLink] with a listener.
+func newLink(listener net.Listener, to string) *link {
+	l := &link{listener: listener}
+	l.to.Store(&to)
 	l.tasks.Go(l.accept)
 	DeferCleanup(func() {
 		listener.Close()
@@ -57,7 +68,7 @@ func (l *link) accept() {
 		if err != nil {
 			return
 		}
-		server, err := net.Dial("tcp", l.to)
+		server, err := net.Dial("tcp", *l.to.Load())
 		if err != nil {
 			client.Close()
 			continue
@@ -78,7 +89,7 @@ func (l *link) accept() {
 func (l *link) answer(client, server net.Conn) {
 	defer client.Close()
 	buffer := make([]byte, 4096)
-	left := l.cut.Load()
+	left, before := l.cut.Load(), l.hang.Load()
 	for {
 		n, err := server.Read(buffer)
 		if err != nil {
@@ -87,6 +98,21 @@ func (l *link) answer(client, server net.Conn) {
 		if d := time.Duration(l.delay.Load()); d > 0 {
 			late := time.NewTimer(d)
 			<-late.C
+		}
+		if l.lose.Load() > 0 && l.lose.Add(-1) >= 0 {
+			server.Close()
+			l.cuts.Add(1)
+			return
+		}
+		if before > 0 {
+			if int64(n) >= before {
+				client.Write(buffer[:before-1])
+				l.cuts.Add(1)
+				// Whoever waits for the rest leaves one day.
+				io.Copy(io.Discard, struct{ io.Reader }{server})
+				return
+			}
+			before -= int64(n)
 		}
 		if left > 0 {
 			if int64(n) >= left {
@@ -311,25 +337,83 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 		watch(url).shows("a", at(1))
 	})
 
-	It("works on a Redis Cluster", func() {
-		s := startRedis(&servers.Redis{Dir: GinkgoT().TempDir(), Config: []string{"cluster-enabled yes"}})
-		node := connect(s.url())
-		Expect(node.Do(ctx, "CLUSTER", "ADDSLOTSRANGE", 0, 16383).Err()).To(Succeed())
-		Eventually(func() (string, error) { return node.ClusterInfo(ctx).Result() }).Should(ContainSubstring("cluster_state:ok"))
-		url := "redis-cluster://" + s.Addr()
-		_, err := table.NewWriter(table.WriterOptions{Client: connect(url)})
-		Expect(err).To(MatchError(ContainSubstring("must carry a hash tag")))
-		writer, err := table.NewWriter(table.WriterOptions{Client: connect(url), Prefix: "{switchboard}:", Timeout: soon})
+	// onCluster are a writer and a watcher of a Redis Cluster.
+	const tagged = "{switchboard}:"
+	onCluster := func(addrs ...string) (*table.Writer, *watched) {
+		GinkgoHelper()
+		url := "redis-cluster://" + strings.Join(addrs, ",")
+		writer, err := table.NewWriter(table.WriterOptions{Client: connect(url), Prefix: tagged, Timeout: soon})
 		Expect(err).NotTo(HaveOccurred())
+		return writer, watch(url, func(o *table.WatcherOptions) { o.Prefix = tagged })
+	}
+
+	It("works on a Redis Cluster of one", func() {
+		nodes := startCluster(1)
+		_, err := table.NewWriter(table.WriterOptions{Client: connect("redis-cluster://" + nodes[0].Addr())})
+		Expect(err).To(MatchError(ContainSubstring("must carry a hash tag")))
+		writer, w := onCluster(nodes[0].Addr())
 		apply(writer, table.Add("a", instance(1)), table.SetWeights("a", map[string]int{"i1": 2}))
-		w := watch(url, func(o *table.WatcherOptions) { o.Prefix = "{switchboard}:" })
 		w.fresh(1)
 		apply(writer, table.Add("b", instance(2)))
 		w.shows("b", at(2))
 		Expect(w.table().Get("a").Backends[0].Weight).To(Equal(2))
-		s.kill()
+		nodes[0].kill()
 		Eventually(func() bool { return w.state().Stale }).Should(BeTrue())
 		w.shows("a", at(1))
+	})
+
+	It("D9: follows the table on a Redis Cluster to where it was moved (MOVED), and waits while nobody has it (CLUSTERDOWN)", func() {
+		nodes := startCluster(3)
+		var addrs []string
+		for _, n := range nodes {
+			addrs = append(addrs, n.Addr())
+		}
+		slot := nodes[0].client.ClusterKeySlot(ctx, tagged).Val()
+		master := nodes[slot*int64(len(nodes))/slots]
+		replica := startNode()
+		replica.join(master)
+		replica.replicate(master, nodes)
+		writer, w := onCluster(addrs...)
+		apply(writer, table.Add("a", instance(1)))
+		w.fresh(1)
+
+		By("letting the replica take over")
+		Expect(replica.client.ClusterFailover(ctx).Err()).To(Succeed())
+		replica.awaitRole("master")
+		master.awaitRole("slave")
+		apply(writer, table.Add("b", instance(2)))
+		w.shows("b", at(2))
+		w.fresh(2)
+
+		By("killing the one that has taken over")
+		master.awaitLink()
+		replica.kill()
+		Eventually(func() bool { return w.state().Stale }).Should(BeTrue())
+		w.shows("a", at(1))
+		master.awaitRole("master")
+		Eventually(func() error {
+			_, err := writer.Apply(ctx, table.Add("c", instance(3)))
+			return err
+		}).Should(Succeed())
+		w.shows("c", at(3))
+		w.fresh(3)
+		Expect(w.table().Len()).To(Equal(3))
+	})
+
+	It("D21: does not repeat a change on a Redis Cluster whose answer was lost, and so never calls its own a conflict", func() {
+		node := startCluster(1)[0]
+		l := startLink(node.Addr())
+		_, port, err := net.SplitHostPort(l.listener.Addr().String())
+		Expect(err).NotTo(HaveOccurred())
+		// That is where the client goes then.
+		Expect(node.client.ConfigSet(ctx, "cluster-announce-port", port).Err()).To(Succeed())
+		writer, err := table.NewWriter(table.WriterOptions{Client: connect("redis-cluster://" + l.listener.Addr().String()), Prefix: tagged, Timeout: soon})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(apply(writer, table.Add("a", instance(1))).Serial).To(BeEquivalentTo(1))
+		l.lose.Store(1)
+		_, err = writer.ApplyIf(ctx, 1, table.Add("b", instance(2)))
+		Expect(err).To(MatchError(table.ErrUnknown))
+		Expect(apply(writer, table.Add("b", instance(2)))).To(Equal(table.Result{Serial: 2}))
 	})
 
 	It("reads a replica on its machine, and goes on when the master is gone", func() {
@@ -390,3 +474,87 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 		s.Continue()
 	})
 })
+
+// slots is how many slots a Redis Cluster has.
+const slots = 16384
+
+// clusterNode is one of a Redis Cluster.
+type clusterNode struct {
+	*server
+	client *redis.Client
+}
+
+// startNode runs a node that knows no other, until the spec ends.
+func startNode() *clusterNode {
+	GinkgoHelper()
+	s := startRedis(&servers.Redis{Cluster: true, Dir: GinkgoT().TempDir(), Config: []string{"cluster-node-timeout 2000", "cluster-replica-validity-factor 0"}})
+	return &clusterNode{s, connect(s.url()).(*redis.Client)}
+}
+
+// startCluster runs a Redis Cluster of that many masters until the spec ends.
+func startCluster(masters int) []*clusterNode {
+	GinkgoHelper()
+	ctx := context.Background()
+	var nodes []*clusterNode
+	for n := range masters {
+		node := startNode()
+		Expect(node.client.ClusterAddSlotsRange(ctx, n*slots/masters, (n+1)*slots/masters-1).Err()).To(Succeed())
+		// Two that were given the same epoch would settle that later.
+		Expect(node.client.Do(ctx, "CLUSTER", "SET-CONFIG-EPOCH", n+1).Err()).To(Succeed())
+		nodes = append(nodes, node)
+	}
+	for _, node := range nodes[1:] {
+		node.join(nodes[0])
+	}
+	for _, node := range nodes {
+		node.awaitInfo("cluster_state:ok", fmt.Sprint("cluster_known_nodes:", masters))
+	}
+	return nodes
+}
+
+// join makes a node one of a cluster that another is in.
+func (n *clusterNode) join(other *clusterNode) {
+	GinkgoHelper()
+	ctx := context.Background()
+	host, port, err := net.SplitHostPort(other.Addr())
+	Expect(err).NotTo(HaveOccurred())
+	bus := other.client.ConfigGet(ctx, "cluster-port").Val()["cluster-port"]
+	Expect(n.client.Do(ctx, "CLUSTER", "MEET", host, port, bus).Err()).To(Succeed())
+}
+
+// replicate makes a node the replica of another, and returns when all of a cluster know it.
+func (n *clusterNode) replicate(master *clusterNode, all []*clusterNode) {
+	GinkgoHelper()
+	ctx := context.Background()
+	id := master.client.ClusterMyID(ctx).Val()
+	Eventually(func() error { return n.client.ClusterReplicate(ctx, id).Err() }).Should(Succeed())
+	n.awaitRole("slave")
+	n.awaitLink()
+	n.awaitInfo("cluster_state:ok")
+	for _, other := range all {
+		Eventually(func() string { return other.client.ClusterNodes(ctx).Val() }).Should(ContainSubstring("slave " + id))
+	}
+}
+
+func (n *clusterNode) awaitInfo(lines ...string) {
+	GinkgoHelper()
+	for _, line := range lines {
+		Eventually(func() (string, error) { return n.client.ClusterInfo(context.Background()).Result() }).WithTimeout(2 * soon).Should(ContainSubstring(line))
+	}
+}
+
+func (n *clusterNode) awaitRole(role string) {
+	GinkgoHelper()
+	n.awaitReplication("role:" + role)
+}
+
+// awaitLink waits until a replica hears its master.
+func (n *clusterNode) awaitLink() {
+	GinkgoHelper()
+	n.awaitReplication("master_link_status:up")
+}
+
+func (n *clusterNode) awaitReplication(line string) {
+	GinkgoHelper()
+	Eventually(func() (string, error) { return n.client.Info(context.Background(), "replication").Result() }).WithTimeout(2 * soon).Should(ContainSubstring(line))
+}

@@ -203,12 +203,10 @@ type key struct {
 func (r reader) page(ctx context.Context, cursor uint64, count int64) (keys []key, next uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
-	var one redis.Cmdable = r.client
-	if cluster, is := r.client.(*redis.ClusterClient); is {
-		// A SCAN is about one node; all keys of one hash tag are on the same.
-		if one, err = cluster.MasterForKey(ctx, r.keys.serial()); err != nil {
-			return nil, 0, fmt.Errorf("finding the keys: %w", err)
-		}
+	// A SCAN is about one node.
+	one, err := r.node(ctx)
+	if err != nil {
+		return nil, 0, fmt.Errorf("finding the keys: %w", err)
 	}
 	found, next, err := one.Scan(ctx, cursor, r.keys.hosts(), count).Result()
 	if err != nil {

@@ -301,7 +301,7 @@ func (w *Watcher) loop(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		w.fail(err)
+		w.fail(ctx, err)
 		// Half of it is chance, so that routers do not come back all at once.
 		w.wait(ctx, backoff/2+rand.N(backoff/2+1))
 		backoff = min(2*backoff, mostBackoff)
@@ -309,9 +309,10 @@ func (w *Watcher) loop(ctx context.Context) {
 }
 
 // fail notes that Redis cannot be read.
-func (w *Watcher) fail(err error) {
+func (w *Watcher) fail(ctx context.Context, err error) {
 	reason := describe(err)
 	w.status.Failures++
+	w.reader.lost(ctx)
 	if isTimeout(err) {
 		// Perhaps it was too much for one answer.
 		w.chunk = max(w.chunk/4, 1)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"net"
 	"slices"
 	"strconv"
 	"time"
@@ -37,7 +38,7 @@ const (
 )
 
 // Change is a wish about one host; make one with [Add], [Remove], [Replace], [Drop],
-// [SetWeights] or [SetOptions]. It is checked when it is applied.
+// [SetWeights] or [SetOptions]. It is checked when it is applied, or by Validate.
 type Change struct {
 	host string
 	// steps are what the script does, each with its name and number of arguments.
@@ -51,6 +52,15 @@ func newChange(host string) Change {
 		c.errs = append(c.errs, err)
 	}
 	return c
+}
+
+// Validate returns all that is wrong with c, nil if there is nothing.
+func (c Change) Validate() error {
+	errs := make([]error, len(c.errs))
+	for i, err := range c.errs {
+		errs[i] = fmt.Errorf("host %s: %w", quote(c.host), err)
+	}
+	return errors.Join(errs...)
 }
 
 func (c *Change) step(name string, arguments ...any) {
@@ -229,8 +239,8 @@ func (w *Writer) run(ctx context.Context, expected, mode string, changes []Chang
 	keys := []string{w.keys.serial(), w.keys.changes()}
 	arguments := []any{expected, mode, w.keep}
 	for _, c := range changes {
-		for _, err := range c.errs {
-			errs = append(errs, fmt.Errorf("host %s: %w", quote(c.host), err))
+		if err := c.Validate(); err != nil {
+			errs = append(errs, err)
 		}
 		keys = append(keys, w.keys.instances(c.host), w.keys.host(c.host))
 		arguments = append(append(arguments, c.host, len(c.steps)), c.steps...)
@@ -240,10 +250,12 @@ func (w *Writer) run(ctx context.Context, expected, mode string, changes []Chang
 	}
 	ctx, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
-	answer, err := change.Run(ctx, w.client, keys, arguments...).Int64Slice()
-	switch {
-	case err != nil:
+	answered, err := w.script(ctx, change, keys, arguments...)
+	if err != nil {
 		return Result{}, w.outcome(err)
+	}
+	answer, _ := answered.Int64Slice()
+	switch {
 	case len(answer) != 2 || answer[0] < 0:
 		return Result{}, errors.New("reading an answer of Redis that the script does not give")
 	case answer[1] < 0:
@@ -253,10 +265,12 @@ func (w *Writer) run(ctx context.Context, expected, mode string, changes []Chang
 }
 
 // outcome adds to an error what it means for the change. An answer of Redis is an
-// answer: the script changed nothing, or nothing any more.
+// answer: the script changed nothing, or nothing any more. What could not be sent, as
+// there is no connection, has changed nothing either.
 func (w *Writer) outcome(err error) error {
 	reason := describe(err)
-	if fromServer(err) {
+	var dial *net.OpError
+	if fromServer(err) || errors.Is(err, errMoving) || errors.As(err, &dial) && dial.Op == "dial" {
 		return reason
 	}
 	return fmt.Errorf("%w: %w", reason, ErrUnknown)
@@ -270,10 +284,11 @@ func (w *Writer) raise(ctx context.Context, floor uint64) (uint64, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
-	serial, err := lift.Run(ctx, w.client, []string{w.keys.serial()}, floor).Int64()
+	answer, err := w.script(ctx, lift, []string{w.keys.serial()}, floor)
 	if err != nil {
 		return 0, w.outcome(err)
 	}
+	serial, _ := answer.Int64()
 	return uint64(max(serial, 0)), nil
 }
 
