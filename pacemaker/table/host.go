@@ -64,7 +64,11 @@ func (o Options) validate(host string) error {
 	_, err := route.NewTable(route.Options{}, &route.Host{
 		Name: host, Policy: cmp.Or(o.Policy, route.Balance), Choose: o.Choose, StickyBy: o.StickyBy, Hold: o.Hold,
 	})
-	return err
+	if err == nil {
+		return nil
+	}
+	// Whoever asks says which host it is about.
+	return errors.New(strings.ReplaceAll(err.Error(), fmt.Sprintf("host %q: ", host), ""))
 }
 
 // Rejection is something in Redis that is not in the table, and why.

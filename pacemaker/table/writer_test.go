@@ -193,6 +193,56 @@ var _ = Describe("Writer", func() {
 			Expect(w.Import(ctx, d, table.ImportOptions{Replace: true})).To(BeEquivalentTo(43))
 			Expect(members("e")).To(BeEmpty())
 		})
+
+		It("says what an import would do, and does nothing", func() {
+			apply(w, table.Add("same", instance(1)), table.Add("other", instance(2)), table.Add("gone", instance(3)))
+			d := table.Dump{Table: []table.DumpEntry{
+				{Hostname: "same", Routes: []string{"[::ffff:10.0.0.1]:8080#12#3#i1", "10.0.0.1:8080#12#3#i1"}, Fields: map[string]string{}},
+				{Hostname: "other", Routes: []string{"10.0.0.2:8080#12#3#i2"}, Fields: map[string]string{"hold": "1s"}},
+				{Hostname: "new", Routes: []string{"10.0.0.4:8080#12#3#i4"}}, {Hostname: "nothing"},
+			}}
+			Expect(w.Preview(ctx, d, table.ImportOptions{Replace: true})).To(Equal(table.Preview{Serial: 1, Added: 1, Changed: 1, Dropped: 1, Equal: 1}))
+			Expect(w.Preview(ctx, d, table.ImportOptions{})).To(HaveField("Dropped", 0))
+			Expect(client.Get(ctx, "switchboard:serial").Val()).To(Equal("1"))
+			var progress []string
+			_, err := w.Import(ctx, d, table.ImportOptions{Replace: true, Progress: func(written, all int) { progress = append(progress, fmt.Sprint(written, "/", all)) }})
+			Expect(err).NotTo(HaveOccurred())
+			Expect(progress).To(Equal([]string{"5/5"}))
+			Expect(w.Preview(ctx, d, table.ImportOptions{Replace: true})).To(Equal(table.Preview{Serial: 2, Equal: 3}))
+			d.Table = append(d.Table, d.Table[0])
+			_, err = w.Preview(ctx, d, table.ImportOptions{})
+			Expect(err).To(MatchError(ContainSubstring(`host "same" is there twice`)))
+		})
+
+		It("dumps some hosts at one moment, as routers have them", func() {
+			apply(w, table.Add("a", instance(1)), table.SetOptions("b", table.Options{Policy: route.Active}))
+			client.SAdd(ctx, "switchboard:instances:a", "foreign")
+			client.Set(ctx, "switchboard:instances:c", "x", 0)
+			d, err := w.DumpHosts(ctx, "a", "b", "c", "d")
+			Expect(err).NotTo(HaveOccurred())
+			Expect(d.Serial).To(BeEquivalentTo(1))
+			Expect(d.Table).To(HaveLen(3))
+			host, rejected := d.Table[0].Host()
+			Expect(backends(host)).To(Equal([]string{at(1)}))
+			Expect(rejected).To(ConsistOf(HaveField("Kind", table.RejectedMember)))
+			host, rejected = d.Table[1].Host()
+			Expect(host).To(HaveField("Policy", route.Active))
+			Expect(rejected).To(BeEmpty())
+			host, rejected = d.Table[2].Host()
+			Expect(host).To(BeNil())
+			Expect(rejected).To(ConsistOf(HaveField("Kind", table.RejectedHost)))
+			host, rejected = table.DumpEntry{Hostname: "A"}.Host()
+			Expect(host).To(BeNil())
+			Expect(rejected).To(ConsistOf(HaveField("Kind", table.RejectedHost)))
+		})
+	})
+
+	It("takes no JSON for a dump that is none, which would empty a table", func() {
+		for _, text := range []string{"{}", "null", `{"table": null}`, "[]", ""} {
+			_, err := table.ReadDump([]byte(text))
+			Expect(err).To(MatchError(HavePrefix("reading a dump of the table: ")), text)
+		}
+		Expect(table.ReadDump([]byte(`{"table": []}`))).To(Equal(table.Dump{Table: []table.DumpEntry{}}))
 	})
 
 	It("has a prefix with a hash tag on a Redis Cluster", func() {
@@ -221,6 +271,12 @@ var _ = Describe("Writer", func() {
 		redis.Continue()
 		Eventually(func() error { _, err := w.Apply(ctx, table.Add("a", instance(1))); return err }).Should(Succeed())
 		Expect(client.Get(ctx, "switchboard:serial").Val()).To(Equal("1"))
+	})
+
+	It("knows that a change was not made that could not be sent", func() {
+		_, err := newWriter(connect("redis://"+spec.RefusedAddr())).Apply(ctx, table.Add("a", instance(1)))
+		Expect(err).To(MatchError("changing the table: nothing listens at the address of Redis"))
+		Expect(err).NotTo(MatchError(table.ErrUnknown))
 	})
 
 	It("says that a replica takes no changes", func() {
