@@ -39,7 +39,7 @@ var _ = Describe("switchboard", func() {
 			Expect(command(nil, strings.Fields(args)...)).To(Equal(outcome{code: 2, errs: message}))
 		},
 		Entry("a command that is near another", "rooter",
-			"switchboard: unknown command \"rooter\" for \"switchboard\"\n\nDid you mean this?\n\trouter\nsee switchboard --help\n"),
+			"switchboard: unknown command \"rooter\" for \"switchboard\"\n\nDid you mean this?\n\trouter\n\troutes\nsee switchboard --help\n"),
 		Entry("a command that is near none", "xyzzy",
 			"switchboard: unknown command \"xyzzy\" for \"switchboard\"\nsee switchboard --help\n"),
 		Entry("a flag that is near another", "router --cofnig x.yaml",

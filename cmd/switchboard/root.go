@@ -83,6 +83,7 @@ severed, so no client is ever left on the wrong node.`,
 		Example: `  switchboard dev                                  a whole cluster to try, no set-up
   switchboard router --config router.yaml --check  is this configuration good?
   switchboard router --config router.yaml          run it
+  switchboard routes list                          the routing table in Redis
   switchboard stats totals host db.main            what was counted
   switchboard help keys                            everything a configuration can say
   source <(switchboard completion bash)            complete commands with Tab`,
@@ -92,7 +93,7 @@ severed, so no client is ever left on the wrong node.`,
 	}
 	root.SetVersionTemplate("switchboard {{.Version}}\n")
 	root.SetFlagErrorFunc(suggestFlag)
-	root.AddCommand(p.router(), p.stats(), p.dev(), p.compat(), p.version(), p.keys(), p.demoBackend(), p.demoApp())
+	root.AddCommand(p.router(), p.routes(), p.stats(), p.dev(), p.compat(), p.version(), p.keys(), p.demoBackend(), p.demoApp())
 	root.SetUsageTemplate(root.UsageTemplate() + exitCodes)
 	return root
 }

@@ -34,7 +34,7 @@ const configVariable = config.EnvPrefix + "CONFIG"
 // Kubernetes sets in every container for a service named switchboard.
 func foreign() []string {
 	return []string{
-		configVariable,
+		configVariable, apiVariable,
 		config.EnvPrefix + "PORT", config.EnvPrefix + "PORT_*", config.EnvPrefix + "SERVICE_*",
 	}
 }
