@@ -458,10 +458,8 @@ func (w *Watcher) readSome(ctx context.Context, c *compare) error {
 				c.hosts = append(c.hosts, host)
 			}
 		}
-	case c.asked:
-		w.part(c, names, readings)
 	default:
-		w.apply(names, readings)
+		w.part(c, names, readings)
 	}
 	return nil
 }
@@ -507,16 +505,23 @@ func (w *Watcher) miss(c *compare) {
 	}
 }
 
-// part drops hosts that are gone, unless they must be kept.
+// part applies what a compare has read, but keeps hosts that are gone though nobody has said so.
 func (w *Watcher) part(c *compare, names []string, readings []reading) {
-	keep := !c.reasons.accepted && (!c.reasons.moved || len(c.found) == 0)
-	for i, name := range names {
-		if keep && readings[i].readable && readings[i].host == nil {
-			c.lost = append(c.lost, name)
-			continue
+	if !c.reasons.accepted && (!c.reasons.moved || len(c.found) == 0) {
+		for i, name := range names {
+			if r := &readings[i]; r.readable && r.host == nil && !w.parting(name) {
+				c.lost = append(c.lost, name)
+				r.readable = false
+			}
 		}
-		w.apply(names[i:i+1], readings[i:i+1])
 	}
+	w.apply(names, readings)
+}
+
+// parting tells whether a host is gone, or has a record that may say so.
+func (w *Watcher) parting(name string) bool {
+	_, dirty := w.dirty[name]
+	return dirty || w.table.Get(name) == nil
 }
 
 // finish is the end of a compare.
@@ -530,6 +535,8 @@ func (w *Watcher) finish(c *compare) {
 			w.publish(w.table)
 		}
 	}
+	// Records that came since are heard by now.
+	c.lost = slices.DeleteFunc(c.lost, w.parting)
 	switch {
 	case len(c.lost) == 0:
 		w.missing = ""

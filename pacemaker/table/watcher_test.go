@@ -8,8 +8,10 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	miniserver "github.com/alicebob/miniredis/v2/server"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	"github.com/redis/go-redis/v9"
@@ -86,7 +88,7 @@ var _ = Describe("Watcher", func() {
 			}
 		})
 
-		It("finds what a writer of the old kind does, who leaves no record", func() {
+		It("D12: finds what a writer of the old kind does, who leaves no record", func() {
 			apply(writer, table.Add("a", instance(1)), table.Add("b", instance(2)))
 			w := watch(url)
 			w.fresh(1)
@@ -109,7 +111,7 @@ var _ = Describe("Watcher", func() {
 			w.fresh(4)
 		})
 
-		It("reads all again if records were trimmed that it has not read", func() {
+		It("D12: reads all again if records were trimmed that it has not read", func() {
 			writer, err := table.NewWriter(table.WriterOptions{Client: client, Keep: 1, Timeout: soon})
 			Expect(err).NotTo(HaveOccurred())
 			apply(writer, table.Add("a", instance(1)))
@@ -158,7 +160,7 @@ var _ = Describe("Watcher", func() {
 			w.fresh(1)
 		})
 
-		It("rejects what is broken, and serves the rest", func() {
+		It("D10, D19: rejects what is broken, and serves the rest", func() {
 			set := func(host string, members ...any) { client.SAdd(ctx, "switchboard:instances:"+host, members...) }
 			apply(writer, table.Add("a", instance(1)))
 			set("a", "nonsense", "10.0.0.9:80#1#2", "169.254.169.254:80#1#2#3", "0.0.0.0:80#1#2#3", "10.0.0.9:080#1#2#3",
@@ -200,7 +202,7 @@ var _ = Describe("Watcher", func() {
 			Eventually(func() int { return w.state().Rejected.Hosts }).Should(Equal(2))
 		})
 
-		It("keeps its table if Redis loses its own, until an operator accepts", func() {
+		It("D3: keeps its table if Redis loses its own, until an operator accepts", func() {
 			apply(writer, table.Add("a", instance(1)))
 			apply(writer, table.Add("b", instance(2)))
 			w := watch(url)
@@ -238,7 +240,7 @@ var _ = Describe("Watcher", func() {
 			Expect(w.table()).To(BeIdenticalTo(before))
 		})
 
-		It("does not believe a table at its own serial that has another history", func() {
+		It("D4: does not believe a table at its own serial that has another history", func() {
 			apply(writer, table.Add("a", instance(1)))
 			apply(writer, table.Add("b", instance(2)))
 			w := watch(url)
@@ -260,7 +262,7 @@ var _ = Describe("Watcher", func() {
 			w.fresh(3)
 		})
 
-		It("keeps its table if Redis has an empty one at a higher serial", func() {
+		It("D3: keeps its table if Redis has an empty one at a higher serial", func() {
 			apply(writer, table.Add("a", instance(1)))
 			w := watch(url)
 			w.fresh(1)
@@ -279,7 +281,7 @@ var _ = Describe("Watcher", func() {
 			w.fresh(10)
 		})
 
-		It("reads one host once, however often it changed", func() {
+		It("D15: reads one host once, however often it changed", func() {
 			w := watch(url)
 			w.fresh(0)
 			tables, cancel := w.tables.Subscribe()
@@ -310,7 +312,7 @@ var _ = Describe("Watcher", func() {
 			Expect(len(w.backends("h0")) + len(w.backends("h1")) + len(w.backends("h2"))).To(Equal(writers * each))
 		})
 
-		It("serves the saved table while Redis is away, and goes on from there", func() {
+		It("D1: serves the saved table while Redis is away, and goes on from there", func() {
 			file := table.File(filepath.Join(GinkgoT().TempDir(), "table.jsonl"))
 			keep := func(o *table.WatcherOptions) { o.Load, o.Save = file.Load, file.Save }
 			apply(writer, table.Add("a", instance(1)), table.SetWeights("a", map[string]int{"i1": 3}))
@@ -337,6 +339,38 @@ var _ = Describe("Watcher", func() {
 			w.alarmed("serial 0")
 			w.shows("a", at(1))
 		})
+	})
+
+	It("D18: keeps a host whose key is gone between its name and its members, if nobody has removed it", func() {
+		mini, client := startMini()
+		writer := newWriter(client)
+		apply(writer, table.Add("a", instance(1)), table.Add("b", instance(2)))
+		w := watch("redis://"+mini.Addr(), func(o *table.WatcherOptions) { o.Resync = 100 * time.Millisecond })
+		w.fresh(1)
+		// during does something once, when a host is about to be read.
+		during := func(host string, do func()) {
+			var done atomic.Bool
+			mini.Server().SetPreHook(func(_ *miniserver.Peer, command string, arguments ...string) bool {
+				if command == "SMEMBERS" && arguments[0] == "switchboard:instances:"+host && done.CompareAndSwap(false, true) {
+					do()
+				}
+				return false
+			})
+		}
+		during("b", func() { mini.Del("switchboard:instances:b") })
+		w.alarmed("1 hosts are gone from Redis though nobody removed them, as b")
+		w.shows("b", at(2))
+		apply(writer, table.Add("b", instance(3)))
+		w.shows("b", at(3))
+		w.fresh(2)
+		// What somebody has removed is no loss, whenever the compare comes to it.
+		during("a", func() {
+			defer GinkgoRecover()
+			apply(writer, table.Drop("a"))
+		})
+		w.shows("a")
+		w.fresh(3)
+		Expect(w.table().Len()).To(Equal(1))
 	})
 
 	It("ignores a saved table that is broken, with an alarm until Redis has one", func() {
