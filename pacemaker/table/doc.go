@@ -52,7 +52,8 @@
 //
 // Each call has a deadline; a Redis that is slower than [store.Redis].Timeout is as good as
 // down. Whatever goes wrong, the last good table serves, and [Status] says that it is stale and
-// why. The loop tries again after 50 ms to 1 s, half of it chance.
+// why. The loop tries again after 50 ms to 0.5 s, half of it chance, and with a new client: it
+// follows again within 2 s of a network's healing.
 //
 // The whole table is compared, between changes and one call at a time, when a record is
 // missing: the stream was trimmed, or the serial moved without a record, which is how older

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"switchboard/bridge/feed"
 	"switchboard/bridge/route"
 	"switchboard/pacemaker/store"
@@ -32,7 +34,9 @@ const (
 	inspectEvery = 2 * time.Second
 
 	leastBackoff = 50 * time.Millisecond
-	mostBackoff  = time.Second
+	// mostBackoff and the time that one call takes to fail are less than 2 s together, within
+	// which a table is followed again.
+	mostBackoff = time.Second / 2
 )
 
 // ErrStopped is returned to an operator who comes after Run has returned.
@@ -120,6 +124,9 @@ type Watcher struct {
 	saved atomic.Pointer[Saved]
 	// unsaved is why the last save failed, nil if it did not.
 	unsaved atomic.Pointer[string]
+
+	// client is the one that the loop has; Run ends it.
+	client atomic.Pointer[redis.UniversalClient]
 
 	// What follows is the loop's own.
 
@@ -228,12 +235,7 @@ func (w *Watcher) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
 	if w.ran.Swap(true) {
 		return errors.New("watching the table: Run was called twice")
 	}
-	client, err := w.o.Redis.Connect()
-	if err != nil {
-		return fmt.Errorf("watching the table: %w", err)
-	}
-	if w.reader, err = newReader(client, w.o.Prefix, w.o.Redis.Timeout); err != nil {
-		client.Close()
+	if err := w.connect(); err != nil {
 		return fmt.Errorf("watching the table: %w", err)
 	}
 	w.restore()
@@ -251,11 +253,47 @@ func (w *Watcher) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
 	<-signals
 	cancel()
 	// A call that waits for an answer ends with its connection, not with its context.
-	client.Close()
+	(*w.client.Load()).Close()
 	<-looped
 	close(w.stopped)
 	<-saved
 	return nil
+}
+
+// connect makes the reader, with a client of its own.
+func (w *Watcher) connect() error {
+	client, err := w.o.Redis.Connect()
+	if err != nil {
+		return err
+	}
+	reader, err := newReader(client, w.o.Prefix, w.o.Redis.Timeout)
+	if err != nil {
+		client.Close()
+		return err
+	}
+	w.reader = reader
+	w.client.Store(&client)
+	return nil
+}
+
+// reconnect begins anew after a failure. A client that could not dial some times answers with
+// that for a second or more, whatever listens meanwhile; a new one dials at once. That of a Redis
+// Cluster stays, as it knows nodes that nobody else has told of.
+func (w *Watcher) reconnect(ctx context.Context, err error) {
+	before := w.reader
+	if _, cluster := before.client.(*redis.ClusterClient); cluster {
+		before.lost(ctx)
+		return
+	}
+	// What was possible when Run began is possible now.
+	if fromServer(err) || w.connect() != nil {
+		return
+	}
+	before.client.Close()
+	if ctx.Err() != nil {
+		// Run may have ended the one before.
+		w.reader.client.Close()
+	}
 }
 
 // restore begins with the saved table.
@@ -312,7 +350,7 @@ func (w *Watcher) loop(ctx context.Context) {
 func (w *Watcher) fail(ctx context.Context, err error) {
 	reason := describe(err)
 	w.status.Failures++
-	w.reader.lost(ctx)
+	w.reconnect(ctx, err)
 	if isTimeout(err) {
 		// Perhaps it was too much for one answer.
 		w.chunk = max(w.chunk/4, 1)
