@@ -2,10 +2,13 @@ package table_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +21,19 @@ import (
 	"switchboard/fixtures/servers"
 	"switchboard/pacemaker/table"
 )
+
+// D1 to D22 are what can go wrong between a table and its Redis. A spec says in its text which
+// of them it is about. These have none, or not here:
+//
+//   - D6, a request that waits for Redis: there is none, as the table is in memory. The spec is about
+//     who follows.
+//   - D14, a million hosts, and D15, ten thousand changes a second: BenchmarkLoad, BenchmarkChange and
+//     BenchmarkLookupWhileChanging. That many changes of a host are one read, which is a spec.
+//   - D16, a TTL that is renewed: no key of the table has one. Somebody else's is a spec.
+//   - D17, a clock that jumps: nothing here goes by the clock of Redis but the IDs of records, which
+//     Redis itself never lets go back. Our own times are monotonic.
+//   - D19, our own listeners and API: whoever runs a router says what to refuse; that it is asked is a spec,
+//     and so is what [table.Member] refuses by itself.
 
 // link is a TCP relay between a watcher and its Redis, on which things go wrong.
 type link struct {
@@ -156,7 +172,7 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 		return s, l, client, writer, w
 	}
 
-	It("goes on when Redis is killed and comes back with what it had", func() {
+	It("D2: goes on when Redis is killed and comes back with what it had", func() {
 		s, _, _, writer, w := begin(&servers.Redis{Dir: GinkgoT().TempDir(), Config: []string{"appendonly yes", "appendfsync always"}})
 		before := w.table()
 		s.kill()
@@ -169,7 +185,7 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 		w.shows("b", at(2))
 	})
 
-	It("keeps its table when Redis comes back empty", func() {
+	It("D3: keeps its table when Redis comes back empty", func() {
 		s, _, _, writer, w := begin(new(servers.Redis))
 		s.kill()
 		s.start()
@@ -183,7 +199,7 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 		w.fresh(2)
 	})
 
-	It("keeps its table when Redis comes back older, until its serial passes", func() {
+	It("D4: keeps its table when Redis comes back older, until its serial passes", func() {
 		s, _, client, writer, w := begin(&servers.Redis{Dir: GinkgoT().TempDir(), Config: []string{"dbfilename t.rdb"}})
 		Expect(client.Save(ctx).Err()).To(Succeed())
 		apply(writer, table.Replace("a", table.Options{}, nil, instance(2)))
@@ -203,7 +219,7 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 		w.fresh(4)
 	})
 
-	It("notices that Redis is frozen, and goes on when it is not", func() {
+	It("D13: notices that Redis is frozen, and goes on when it is not", func() {
 		s, _, _, writer, w := begin(new(servers.Redis))
 		s.Pause()
 		w.stale("does not answer in time")
@@ -214,7 +230,7 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 		w.shows("b", at(2))
 	})
 
-	It("is not held up when Redis takes 2 s to answer", func() {
+	It("D6: is not held up when Redis takes 2 s to answer", func() {
 		_, l, _, writer, w := begin(new(servers.Redis))
 		l.delay.Store(int64(2 * time.Second))
 		w.stale("does not answer in time")
@@ -225,7 +241,7 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 		w.fresh(2)
 	})
 
-	It("takes nothing from an answer that is cut", func() {
+	It("D7: takes nothing from an answer that is cut", func() {
 		_, l, _, writer, w := begin(new(servers.Redis))
 		serial := uint64(1)
 		for at := int64(1); at < 300; at += 37 {
@@ -242,7 +258,7 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 		Expect(w.table().Get("a").Backends).To(HaveLen(1))
 	})
 
-	It("comes back when its connection is killed, as for an output buffer that is full", func() {
+	It("D20: comes back when its connection is killed", func() {
 		_, _, client, writer, w := begin(new(servers.Redis))
 		for n := range 5 {
 			Expect(client.ClientKillByFilter(ctx, "TYPE", "normal", "SKIPME", "yes").Err()).To(Succeed())
@@ -252,7 +268,7 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 		Expect(w.state().Failures).NotTo(BeZero())
 	})
 
-	It("says what the matter is with a password, and shows none", func() {
+	It("D8: says what the matter is with a password, and shows none", func() {
 		s, _, client, writer, w := begin(&servers.Redis{})
 		Expect(client.ConfigSet(ctx, "requirepass", "s3cret").Err()).To(Succeed())
 		client.ClientKillByFilter(ctx, "TYPE", "normal", "SKIPME", "yes")
@@ -270,7 +286,7 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 		w.shows("b", at(2))
 	})
 
-	It("says what a user lacks", func() {
+	It("D8: says what a user lacks", func() {
 		s, _, client, _, _ := begin(new(servers.Redis))
 		Expect(client.Do(ctx, "ACL", "SETUSER", "blind", "on", ">pw", "~other:*", "+@all").Err()).To(Succeed())
 		w := watch("redis://blind:pw@" + s.Addr())
@@ -280,13 +296,13 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 		watch("redis://reader:pw@" + s.Addr()).fresh(1)
 	})
 
-	It("warns of a Redis that may drop the table", func() {
+	It("D18: warns of a Redis that may drop the table", func() {
 		s := startRedis(&servers.Redis{Config: []string{"maxmemory 100mb", "maxmemory-policy allkeys-lru"}})
 		w := watch(s.url())
 		Eventually(func() string { return w.state().Warning }).Should(ContainSubstring("allkeys-lru"))
 	})
 
-	It("keeps its table when keys of the table have the wrong type", func() {
+	It("D10: keeps its table when keys of the table have the wrong type", func() {
 		_, _, client, writer, w := begin(new(servers.Redis))
 		for _, key := range []string{"switchboard:serial", "switchboard:changes"} {
 			Expect(client.Rename(ctx, key, "kept").Err()).To(Succeed())
@@ -304,7 +320,7 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 		w.shows("b", at(2))
 	})
 
-	DescribeTable("keeps its table while Redis answers with an error",
+	DescribeTable("D9: keeps its table while Redis answers with an error",
 		func(answer, reason string) {
 			mini, client := startMini()
 			writer := newWriter(client)
@@ -416,56 +432,323 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 		Expect(apply(writer, table.Add("b", instance(2)))).To(Equal(table.Result{Serial: 2}))
 	})
 
-	It("reads a replica on its machine, and goes on when the master is gone", func() {
-		master := startRedis(new(servers.Redis))
-		replica := startRedis(&servers.Redis{ReplicaOf: master.Addr()})
-		apply(newWriter(connect(master.url())), table.Add("a", instance(1)))
-		w := watch(replica.url())
+	It("D2: reads a replica on its machine as the recipe has it, and goes on when the master is gone", func() {
+		master := startRedis(&servers.Redis{Dir: GinkgoT().TempDir(), Config: recipe("redis.conf", "bind 10.0.0.1", "port 6379")})
+		socket := filepath.Join(GinkgoT().TempDir(), "redis.sock")
+		replica := startRedis(&servers.Redis{
+			Dir: GinkgoT().TempDir(), Socket: socket, ReplicaOf: master.Addr(),
+			Config: recipe("replica.conf", "port 0", "unixsocket /run/switchboard/redis.sock", "replicaof 10.0.0.1 6379"),
+		})
+		operator := func() *table.Writer { return newWriter(connect("redis://:table-password@" + master.Addr())) }
+		apply(operator(), table.Add("a", instance(1)))
+		w := watch("unix://router:router-password@" + socket)
 		w.fresh(1)
+		apply(operator(), table.Add("b", instance(2)))
+		w.shows("b", at(2))
+		w.fresh(2)
+		_, err := newWriter(connect("unix://router:router-password@"+socket)).Apply(ctx, table.Drop("a"))
+		Expect(err).To(MatchError(ContainSubstring("the user may not do that")))
+
 		master.kill()
 		w.stale("Redis is a replica that does not hear its master")
 		w.shows("a", at(1))
-		// An empty master makes its replica empty as well.
+		By("starting the replica again without its master")
+		replica.kill()
+		w.stale("Redis has closed the connection")
+		replica.start()
+		w.stale("Redis is a replica that does not hear its master")
+		late := watch("unix://router:router-password@" + socket)
+		late.shows("b", at(2))
+
+		By("starting the master again with what it had, and then without")
+		master.start()
+		w.fresh(2)
+		master.kill()
+		Expect(os.RemoveAll(filepath.Join(master.Dir, "appendonlydir"))).To(Succeed())
 		master.start()
 		w.alarmed("serial 0 with another table than ours")
 		w.shows("a", at(1))
 	})
 
-	DescribeTable("follows the master that Sentinel promotes",
-		func(end func(*server)) {
-			master := startRedis(&servers.Redis{Config: []string{"min-replicas-to-write 0"}})
-			replica := startRedis(&servers.Redis{ReplicaOf: master.Addr()})
-			host, port, err := net.SplitHostPort(master.Addr())
-			Expect(err).NotTo(HaveOccurred())
-			sentinel := startRedis(&servers.Redis{Sentinel: true, Config: []string{
-				"sentinel monitor cache " + host + " " + port + " 1", "sentinel down-after-milliseconds cache 500",
-				"sentinel failover-timeout cache 2000",
-			}})
-			apply(newWriter(connect(master.url())), table.Add("a", instance(1)))
-			promoted := connect(replica.url())
-			Eventually(func() (string, error) { return promoted.Get(ctx, "switchboard:serial").Result() }).Should(Equal("1"))
-			watcher := redis.NewSentinelClient(&redis.Options{Addr: sentinel.Addr()})
-			DeferCleanup(watcher.Close)
-			Eventually(func() (int, error) {
-				replicas, err := watcher.Replicas(ctx, "cache").Result()
-				return len(replicas), err
-			}).WithTimeout(2 * soon).Should(Equal(1))
-			w := watch("redis-sentinel://" + sentinel.Addr() + "/cache")
+	DescribeTable("D2, D13: follows the master that Sentinels promote, and not the old one when that is back",
+		func(end func(*server), back func(*server)) {
+			master, replica, sentinels := startSentinels()
+			url := "redis-sentinel://" + sentinels + "/cache"
+			writer := newWriter(connect(url))
+			apply(writer, table.Add("a", instance(1)))
+			awaitSerial(replica, "1")
+			w := watch(url)
 			w.fresh(1)
 			end(master)
 			Eventually(func() bool { return w.state().Stale }).Should(BeTrue())
 			w.shows("a", at(1))
-			writer := newWriter(promoted)
+			promoted := newWriter(connect(replica.url()))
 			Eventually(func() error {
-				_, err := writer.Apply(ctx, table.Add("b", instance(2)))
+				_, err := promoted.Apply(ctx, table.Add("b", instance(2)))
 				return err
 			}).WithTimeout(2 * soon).Should(Succeed())
 			w.shows("b", at(2))
 			w.fresh(2)
+			back(master)
+			Eventually(func() error {
+				// It may not have noticed yet, or take no changes until it has a replica.
+				_, err := newWriter(connect(url)).Apply(ctx, table.Add("c", instance(3)))
+				return err
+			}).WithTimeout(2 * soon).Should(Succeed())
+			w.shows("c", at(3))
+			w.shows("b", at(2))
+			w.fresh(3)
 		},
-		Entry("when the master is killed", func(s *server) { s.kill() }),
-		Entry("when the master is frozen", func(s *server) { s.Pause() }),
+		Entry("when the master is killed", func(s *server) { s.kill() }, func(s *server) { s.start() }),
+		Entry("when the master is frozen", func(s *server) { s.Pause() }, func(s *server) { s.Continue() }),
 	)
+
+	It("D4: does not go back to what a replica has that was promoted and had not heard the last change", func() {
+		master, replica, sentinels := startSentinels()
+		url := "redis-sentinel://" + sentinels + "/cache"
+		writer := newWriter(connect(master.url()))
+		apply(writer, table.Add("a", instance(1)))
+		awaitSerial(replica, "1")
+		w := watch(url)
+		w.fresh(1)
+		// It stands still, so it cannot come back to hear the next change.
+		replica.Pause()
+		Expect(connect(master.url()).ClientKillByFilter(ctx, "TYPE", "replica").Err()).To(Succeed())
+		apply(writer, table.Replace("a", table.Options{}, nil, instance(2)))
+		w.shows("a", at(2))
+		master.kill()
+		replica.Continue()
+		w.alarmed("Redis is at serial 1 with another table than ours, which is at 2")
+		Expect(w.backends("a")).To(Equal([]string{at(2)}))
+		promoted := newWriter(connect(replica.url()))
+		apply(promoted, table.Replace("a", table.Options{}, nil, instance(3)), table.Add("b", instance(4)))
+		w.alarmed("Redis is at serial 2 with another table than ours, which is at 2")
+		Expect(w.backends("a")).To(Equal([]string{at(2)}))
+		apply(promoted, table.Add("b", instance(5)))
+		w.shows("a", at(3))
+		w.fresh(3)
+	})
+
+	It("D5: believes of two masters that each have taken changes the one that it has heard, until the other has passed it", func() {
+		minority := startRedis(new(servers.Redis))
+		majority := startRedis(&servers.Redis{ReplicaOf: minority.Addr()})
+		before := newWriter(connect(minority.url()))
+		apply(before, table.Add("a", instance(1)))
+		awaitSerial(majority, "1")
+		Expect(connect(majority.url()).SlaveOf(ctx, "NO", "ONE").Err()).To(Succeed())
+		l := startLink(minority.Addr())
+		w := watch(l.url())
+		w.fresh(1)
+		after := newWriter(connect(majority.url()))
+		apply(before, table.Replace("a", table.Options{}, nil, instance(2)))
+		apply(after, table.Replace("a", table.Options{}, nil, instance(3)))
+		w.shows("a", at(2))
+		to := majority.Addr()
+		l.to.Store(&to)
+		l.sever()
+		w.alarmed("Redis is at serial 2 with another table than ours, which is at 2")
+		Expect(w.backends("a")).To(Equal([]string{at(2)}))
+		apply(after, table.Add("b", instance(4)))
+		w.shows("a", at(3))
+		w.shows("b", at(4))
+		w.fresh(3)
+	})
+
+	It("D5: says that a master without its replicas takes no changes, and has taken none", func() {
+		s := startRedis(&servers.Redis{Config: []string{"min-replicas-to-write 1"}})
+		_, err := newWriter(connect(s.url())).Apply(ctx, table.Add("a", instance(1)))
+		Expect(err).To(MatchError("changing the table: Redis has too few replicas and takes no changes"))
+		w := watch(s.url())
+		w.fresh(0)
+		Expect(w.table().Len()).To(BeZero())
+	})
+
+	It("D9: keeps its table when Redis is full, which takes no changes then and reads nothing in one step", func() {
+		_, _, client, writer, w := begin(new(servers.Redis))
+		Expect(client.ConfigSet(ctx, "maxmemory", "1").Err()).To(Succeed())
+		_, err := writer.Apply(ctx, table.Add("b", instance(2)))
+		Expect(err).To(MatchError("changing the table: Redis has no memory left"))
+		w.stale("Redis takes no transaction, as one that has no memory left")
+		w.shows("a", at(1))
+		Expect(client.ConfigSet(ctx, "maxmemory", "0").Err()).To(Succeed())
+		apply(writer, table.Add("b", instance(2)))
+		w.shows("b", at(2))
+	})
+
+	It("D7: gives up an answer that stops in the middle, and takes no later one for its rest", func() {
+		_, l, _, writer, w := begin(new(servers.Redis))
+		serial := uint64(1)
+		for n := 30; n < 300; n += 90 {
+			l.hang.Store(int64(n))
+			serial = apply(writer, table.Replace("a", table.Options{}, nil, instance(n))).Serial
+			before := l.cuts.Load()
+			l.sever()
+			Eventually(l.cuts.Load).Should(BeNumerically(">", before))
+			w.stale("does not answer in time")
+			Expect(w.table().Get("a").Backends).To(HaveLen(1))
+			l.hang.Store(0)
+			l.sever()
+			w.fresh(serial)
+			Expect(w.backends("a")).To(Equal([]string{at(n)}))
+		}
+	})
+
+	It("D11: never shows a half of what was changed in one step", func() {
+		_, _, _, writer, w := begin(new(servers.Redis))
+		apply(writer, table.Replace("a", table.Options{}, nil, instance(0)), table.Replace("b", table.Options{}, nil, instance(0)))
+		w.fresh(2)
+		tables, cancel := w.tables.Subscribe()
+		defer cancel()
+		halves := make(chan []string, 1)
+		go func() {
+			var found []string
+			for t := range tables {
+				if a, b := backends(t.Get("a")), backends(t.Get("b")); a[0] != b[0] {
+					found = append(found, a[0]+" "+b[0])
+				}
+			}
+			halves <- found
+		}()
+		const steps = 300
+		for n := range steps {
+			apply(writer, table.Replace("a", table.Options{}, nil, instance(n)), table.Replace("b", table.Options{}, nil, instance(n)))
+		}
+		w.fresh(steps + 1)
+		cancel()
+		Expect(<-halves).To(BeEmpty())
+	})
+
+	It("D16: keeps hosts whose keys have expired, which nobody of ours lets them", func() {
+		_, _, client, writer, w := begin(new(servers.Redis))
+		apply(writer, table.Add("b", instance(2)))
+		w.stop()
+		w = watch("redis://"+client.(*redis.Client).Options().Addr, func(o *table.WatcherOptions) { o.Resync = 100 * time.Millisecond })
+		w.fresh(2)
+		for _, host := range []string{"a", "b"} {
+			Expect(client.PExpire(ctx, "switchboard:instances:"+host, time.Millisecond).Val()).To(BeTrue())
+		}
+		w.alarmed("the table in Redis is empty")
+		w.shows("a", at(1))
+		w.shows("b", at(2))
+		// A writer that is alive writes them again.
+		apply(writer, table.Add("a", instance(1)))
+		apply(writer, table.Add("b", instance(2)))
+		w.fresh(4)
+		Expect(client.PTTL(ctx, "switchboard:instances:a").Val()).To(BeNumerically("<", 0))
+	})
+
+	It("D17: follows records whatever the clock of Redis says", func() {
+		_, _, client, writer, w := begin(new(servers.Redis))
+		// As one writes who has the year 2286; who comes later has the right clock again.
+		_, err := client.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
+			pipe.SAdd(ctx, "switchboard:instances:b", instance(2).String())
+			pipe.Incr(ctx, "switchboard:serial")
+			pipe.XAdd(ctx, &redis.XAddArgs{Stream: "switchboard:changes", ID: "9999999999999-0", Values: []string{"serial", "2", "host", "b"}})
+			return nil
+		})
+		Expect(err).NotTo(HaveOccurred())
+		w.shows("b", at(2))
+		apply(writer, table.Add("c", instance(3)))
+		w.shows("c", at(3))
+		w.fresh(3)
+	})
+
+	It("D18: keeps hosts that Redis has evicted, with an alarm", func() {
+		_, _, client, writer, w := begin(new(servers.Redis))
+		for n := range 100 {
+			apply(writer, table.Add(fmt.Sprint("h", n), instance(n)))
+		}
+		w.stop()
+		w = watch("redis://"+client.(*redis.Client).Options().Addr, func(o *table.WatcherOptions) { o.Resync = 100 * time.Millisecond })
+		w.fresh(101)
+		Expect(client.ConfigSet(ctx, "maxmemory-policy", "allkeys-random").Err()).To(Succeed())
+		var used int
+		for line := range strings.Lines(client.Info(ctx, "memory").Val()) {
+			fmt.Sscanf(line, "used_memory:%d", &used)
+		}
+		Expect(client.ConfigSet(ctx, "maxmemory", fmt.Sprint(used+512<<10)).Err()).To(Succeed())
+		more := 0
+		Eventually(func() (int, error) {
+			for range 100 {
+				more++
+				client.Set(ctx, fmt.Sprint("more", more), strings.Repeat("x", 1024), 0)
+			}
+			left, err := client.Keys(ctx, "switchboard:instances:*").Result()
+			return len(left), err
+		}).Should(BeNumerically("<", 90))
+		Eventually(func() string { return w.state().Alarm }).ShouldNot(BeEmpty())
+		Eventually(func() string { return w.state().Warning }).Should(ContainSubstring("allkeys-random"))
+		Expect(w.table().Len()).To(Equal(101))
+	})
+
+	It("D20: goes on when Redis lets it have its answers again, which were more than the buffer may hold", func() {
+		_, _, client, writer, w := begin(new(servers.Redis))
+		var many []table.Member
+		for n := range 5000 {
+			many = append(many, instance(n))
+		}
+		Expect(client.ConfigSet(ctx, "client-output-buffer-limit", "normal 64kb 0 0").Err()).To(Succeed())
+		apply(writer, table.Add("b", many...))
+		w.stale("Redis has closed the connection")
+		w.shows("a", at(1))
+		Expect(client.ConfigSet(ctx, "client-output-buffer-limit", "normal 0 0 0").Err()).To(Succeed())
+		w.fresh(2)
+		Expect(w.backends("b")).To(HaveLen(len(many)))
+	})
+
+	It("D21: finds all of a change or nothing of it when Redis was killed while it ran", func() {
+		s, _, client, _, w := begin(&servers.Redis{Dir: GinkgoT().TempDir(), Config: []string{"appendonly yes", "appendfsync always"}})
+		writer, err := table.NewWriter(table.WriterOptions{Client: client, Timeout: time.Second})
+		Expect(err).NotTo(HaveOccurred())
+		step := func(n int) []table.Change {
+			var changes []table.Change
+			for i := range table.MaxChanges {
+				changes = append(changes, table.Replace(fmt.Sprint("h", i), table.Options{}, nil, instance(n)))
+			}
+			return changes
+		}
+		apply(writer, step(0)...)
+		outcomes := map[bool]int{}
+		for n := 1; n <= 8; n++ {
+			began := make(chan struct{})
+			done := make(chan error, 1)
+			go func() {
+				close(began)
+				_, err := writer.Apply(ctx, step(n)...)
+				done <- err
+			}()
+			<-began
+			// Whenever it comes, the outcome must be right.
+			late := time.NewTimer(time.Duration(n) * 8 * time.Millisecond)
+			<-late.C
+			s.kill()
+			failed := <-done
+			outcomes[failed == nil]++
+			s.start()
+			dump, err := newWriter(connect(s.url())).Dump(ctx)
+			Expect(err).NotTo(HaveOccurred())
+			found := make(map[string]int)
+			for _, e := range dump.Table {
+				if e.Hostname != "a" {
+					found[e.Instances[0]]++
+				}
+			}
+			Expect(found).To(HaveLen(1), "a half")
+			switch {
+			case failed == nil:
+				Expect(found).To(HaveKey(fmt.Sprint("i", n)))
+			case !errors.Is(failed, table.ErrUnknown):
+				Expect(found).To(HaveKey(fmt.Sprint("i", n-1)), failed.Error())
+			}
+			Eventually(func() error { _, err := writer.Apply(ctx, step(n)...); return err }).Should(Succeed())
+			w.shows("h7", at(n))
+		}
+		AddReportEntry("changes that were answered before the kill, and not", fmt.Sprint(outcomes[true], " and ", outcomes[false]))
+		serial, err := client.Get(ctx, "switchboard:serial").Uint64()
+		Expect(err).NotTo(HaveOccurred())
+		Expect(serial).To(BeEquivalentTo(10))
+		w.fresh(serial)
+	})
 
 	It("stops at once though Redis is frozen", func() {
 		s, _, _, _, w := begin(new(servers.Redis))
@@ -474,6 +757,60 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 		s.Continue()
 	})
 })
+
+// recipe are the lines of a file of the recipe of the table but those named, which must be there:
+// they say where things are, and those are elsewhere here.
+func recipe(name string, but ...string) []string {
+	GinkgoHelper()
+	text, err := os.ReadFile(filepath.Join("../../fixtures/recipes/table", name))
+	Expect(err).NotTo(HaveOccurred())
+	lines := strings.Split(string(text), "\n")
+	for _, line := range but {
+		Expect(lines).To(ContainElement(line))
+		lines = slices.DeleteFunc(lines, func(have string) bool { return have == line })
+	}
+	return lines
+}
+
+// startSentinels runs a master and its replica, and three Sentinels that watch them, until the
+// spec ends. They are known as HOST:PORT,HOST:PORT,HOST:PORT.
+func startSentinels() (master, replica *server, sentinels string) {
+	GinkgoHelper()
+	ctx := context.Background()
+	master = startRedis(&servers.Redis{Dir: GinkgoT().TempDir()})
+	replica = startRedis(&servers.Redis{ReplicaOf: master.Addr()})
+	host, port, err := net.SplitHostPort(master.Addr())
+	Expect(err).NotTo(HaveOccurred())
+	var all []string
+	var asked []*redis.SentinelClient
+	for range 3 {
+		s := startRedis(&servers.Redis{Sentinel: true, Config: []string{
+			"sentinel monitor cache " + host + " " + port + " 2", "sentinel down-after-milliseconds cache 500",
+			"sentinel failover-timeout cache 2000",
+		}})
+		all = append(all, s.Addr())
+		asked = append(asked, redis.NewSentinelClient(&redis.Options{Addr: s.Addr()}))
+		DeferCleanup(asked[len(asked)-1].Close)
+	}
+	for _, sentinel := range asked {
+		Eventually(func() (int, error) {
+			replicas, err := sentinel.Replicas(ctx, "cache").Result()
+			if err != nil {
+				return 0, err
+			}
+			others, err := sentinel.Sentinels(ctx, "cache").Result()
+			return len(replicas) + len(others), err
+		}).WithTimeout(2 * soon).Should(Equal(1 + 2))
+	}
+	return master, replica, strings.Join(all, ",")
+}
+
+// awaitSerial waits until a replica has heard of a serial.
+func awaitSerial(replica *server, serial string) {
+	GinkgoHelper()
+	client := connect(replica.url())
+	Eventually(func() (string, error) { return client.Get(context.Background(), "switchboard:serial").Result() }).Should(Equal(serial))
+}
 
 // slots is how many slots a Redis Cluster has.
 const slots = 16384

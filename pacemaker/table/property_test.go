@@ -123,7 +123,7 @@ var _ = Describe("Watcher and Writer", func() {
 		w.fresh(serial)
 	})
 
-	It("agree after two writers have written at once", func() {
+	It("D22: agree after two writers have written at once", func() {
 		s := startRedis(new(servers.Redis))
 		client := connect(s.url())
 		w := watch(s.url())

@@ -102,6 +102,8 @@ func (r reader) look(ctx context.Context, known string, hosts []string) (positio
 			pipe.XRevRangeN(ctx, r.keys.changes(), "+", "-", 1)
 			if _, why := pipe.Exec(ctx); why != nil && !errors.Is(why, redis.Nil) {
 				err = why
+			} else {
+				err = errAborted
 			}
 		}
 		return position{}, nil, fmt.Errorf("reading hosts: %w", err)
@@ -291,6 +293,9 @@ func (r reader) inspect(ctx context.Context) info {
 	return i
 }
 
+// errAborted is a transaction of reads whose commands Redis would do one by one.
+var errAborted = errors.New("Redis takes no transaction, as one that has no memory left")
+
 // fromServer tells whether err is an answer of Redis, rather than the lack of one.
 func fromServer(err error) bool {
 	var answer redis.Error
@@ -328,12 +333,16 @@ func describe(err error) error {
 	}
 	var timeout net.Error
 	switch {
+	case errors.Is(err, errAborted):
+		return &failure{errAborted.Error(), err}
 	case fromServer(err) || errors.Is(err, errSerial):
 		return &failure{quote(err.Error()), err}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return &failure{"Redis does not answer in time", err}
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT):
 		return &failure{"nothing listens at the address of Redis", err}
+	case errors.Is(err, net.ErrClosed):
+		return &failure{"the connection to Redis was closed here, as when Sentinel has made another master", err}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return &failure{"Redis has closed the connection", err}
 	}

@@ -52,7 +52,7 @@ var _ = Describe("Writer", func() {
 			Expect(client.Get(ctx, "switchboard:serial").Val()).To(Equal("2"))
 		})
 
-		It("changes several hosts in one step with one serial, and records those that did change", func() {
+		It("D11: changes several hosts in one step with one serial, and records those that did change", func() {
 			apply(w, table.Add("a.example.com", instance(1)))
 			result := apply(w, table.Add("a.example.com", instance(1)), table.Add("*.example.com", instance(2)), table.Add("*", instance(3)))
 			Expect(result).To(Equal(table.Result{Serial: 2, Changed: true}))
@@ -81,7 +81,7 @@ var _ = Describe("Writer", func() {
 			Expect(apply(w, table.SetOptions("a", table.Options{})).Changed).To(BeFalse())
 		})
 
-		It("lets one of two who decide at once win, and the other look again", func() {
+		It("D22: lets one of two who decide at once win, and the other look again", func() {
 			const each = 20
 			var conflicts atomic.Int64
 			var writers sync.WaitGroup
@@ -256,7 +256,7 @@ var _ = Describe("Writer", func() {
 		Expect(err).NotTo(HaveOccurred())
 	})
 
-	It("says whether a change that failed may have been made", func() {
+	It("D21: says whether a change that failed may have been made", func() {
 		redis := startRedis(&servers.Redis{Config: []string{"requirepass s3cret"}})
 		_, err := newWriter(connect(redis.url())).Apply(ctx, table.Add("a", instance(1)))
 		Expect(err).To(MatchError("changing the table: Redis wants a password"))
@@ -279,7 +279,7 @@ var _ = Describe("Writer", func() {
 		Expect(err).NotTo(MatchError(table.ErrUnknown))
 	})
 
-	It("says that a replica takes no changes", func() {
+	It("D9: says that a replica takes no changes", func() {
 		master := startRedis(new(servers.Redis))
 		replica := startRedis(&servers.Redis{ReplicaOf: master.Addr()})
 		_, err := newWriter(connect(replica.url())).Apply(ctx, table.Add("a", instance(1)))
