@@ -296,6 +296,22 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 		watch("redis://reader:pw@" + s.Addr()).fresh(1)
 	})
 
+	It("D8: says what a user lacks who writes", func() {
+		s, _, client, _, _ := begin(new(servers.Redis))
+		as := func(user string, rules ...any) *table.Writer {
+			GinkgoHelper()
+			rules = append([]any{"ACL", "SETUSER", user, "on", ">pw", "~switchboard:*", "+@read", "+multi", "+exec", "+info"}, rules...)
+			Expect(client.Do(ctx, rules...).Err()).To(Succeed())
+			return newWriter(connect("redis://" + user + ":pw@" + s.Addr()))
+		}
+		_, err := as("reader").Apply(ctx, table.Drop("a"))
+		Expect(err).To(MatchError(ContainSubstring("the user may not do that: grant it the keys of the prefix, and +@read +@write +eval +evalsha")))
+		Expect(err).NotTo(MatchError(table.ErrUnknown))
+		writer := as("writer", "+@write", "+eval", "+evalsha")
+		apply(writer, table.Drop("a"))
+		Expect(writer.Import(ctx, table.Dump{Table: []table.DumpEntry{{Hostname: "b", Routes: []string{instance(1).String()}}}}, table.ImportOptions{Replace: true})).To(BeEquivalentTo(3))
+	})
+
 	It("D18: warns of a Redis that may drop the table", func() {
 		s := startRedis(&servers.Redis{Config: []string{"maxmemory 100mb", "maxmemory-policy allkeys-lru"}})
 		w := watch(s.url())

@@ -294,7 +294,7 @@ func (r reader) inspect(ctx context.Context) info {
 }
 
 // errAborted is a transaction of reads whose commands Redis would do one by one.
-var errAborted = errors.New("Redis takes no transaction, as one that has no memory left")
+var errAborted = errors.New("the transaction is refused")
 
 // fromServer tells whether err is an answer of Redis, rather than the lack of one.
 func fromServer(err error) bool {
@@ -334,7 +334,7 @@ func describe(err error) error {
 	var timeout net.Error
 	switch {
 	case errors.Is(err, errAborted):
-		return &failure{errAborted.Error(), err}
+		return &failure{"Redis takes no transaction, as one that has no memory left", err}
 	case fromServer(err) || errors.Is(err, errSerial):
 		return &failure{quote(err.Error()), err}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():

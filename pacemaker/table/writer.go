@@ -269,6 +269,9 @@ func (w *Writer) run(ctx context.Context, expected, mode string, changes []Chang
 // there is no connection, has changed nothing either.
 func (w *Writer) outcome(err error) error {
 	reason := describe(err)
+	if redis.HasErrorPrefix(err, "NOPERM") {
+		reason = &failure{"the user may not do that: grant it the keys of the prefix, and +@read +@write +eval +evalsha +multi +exec +info", err}
+	}
 	var dial *net.OpError
 	if fromServer(err) || errors.Is(err, errMoving) || errors.As(err, &dial) && dial.Op == "dial" {
 		return reason
