@@ -183,14 +183,9 @@ func (p *program) route(ctx context.Context, file *config.File, c runner.Config)
 	b := build()
 	log.Info("starting", "router", c.Name, "version", b.Version, "revision", b.Revision, "go", b.Go,
 		"listeners", listeners, "api", c.API.Bind, "state", c.State, "table", table)
-	var follows *follower
-	if file.Redis.URL != "" {
-		var err error
-		if follows, err = newFollower(file.Redis.Store(), file.Redis.Prefix, c.State, log); err != nil {
-			return fail(err)
-		}
-		c.Table = follows.table()
-	}
+	// What is first is stopped last.
+	var members []process.Member
+	add := func(name string, r process.Runner) { members = append(members, process.Member{Name: name, Runner: r}) }
 	if file.Stats.Redis.URL != "" {
 		counter, err := newCounter(file, log)
 		if err != nil {
@@ -198,17 +193,29 @@ func (p *program) route(ctx context.Context, file *config.File, c runner.Config)
 		}
 		defer counter.Close()
 		c.Stats = counter.counted
-		// It is stopped after the router, whose last lines it counts.
-		members = append(members, process.Member{Name: "stats", Runner: counter})
+		// It counts the router's last lines too.
+		add("stats", counter)
+	}
+	var follows *follower
+	if file.Redis.URL != "" {
+		var err error
+		if follows, err = newFollower(file.Redis.Store(), file.Redis.Prefix, c.State, log); err != nil {
+			return fail(err)
+		}
+		c.Table = follows.table()
+		add("table", follows)
 	}
 	router, err := runner.New(c)
 	if err != nil {
 		return fail(err)
 	}
-	var running process.Runner = router
 	if follows != nil {
 		follows.router.Store(router)
-		running = process.Ordered(process.Member{Name: "table", Runner: follows}, process.Member{Name: "router", Runner: router})
+	}
+	var running process.Runner = router
+	if len(members) > 0 {
+		add("router", router)
+		running = process.Ordered(members...)
 	}
 	err = serve(signals, running, func() {
 		log.Info("started", "api", router.APIAddr().String())
