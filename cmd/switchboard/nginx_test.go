@@ -39,13 +39,36 @@ type tableRouter struct {
 	reopen func()
 }
 
+// The makes of routers.
+const (
+	ours   = "Switchboard"
+	theirs = "NGINX with Lua"
+)
+
 // routerKinds are the makes. start starts one that reads the table in redis, which
 // need not run yet, under the prefix.
 var routerKinds = []struct {
 	name  string
 	start func(redis *servers.Redis, prefix string) tableRouter
 }{
-	{"NGINX with Lua", func(redis *servers.Redis, prefix string) tableRouter { return startNGINX(redis, prefix) }},
+	{ours, startSwitchboard},
+	{theirs, func(redis *servers.Redis, prefix string) tableRouter { return startNGINX(redis, prefix) }},
+}
+
+// startSwitchboard starts a router of ours that has no hosts but those in the table.
+func startSwitchboard(redis *servers.Redis, prefix string) tableRouter {
+	GinkgoHelper()
+	url := strings.Replace(redis.Network(), "tcp", "redis", 1) + "://" + redis.Addr()
+	log := filepath.Join(GinkgoT().TempDir(), "access.log")
+	r := startRouter(write("router.yaml", fmt.Sprintf(`
+name: router-1
+listeners: [{name: web, bind: "127.0.0.1:0", protocol: http}]
+redis: {url: %q, prefix: %q}
+api: {bind: "127.0.0.1:0"}
+shutdown: {drain: 0s}
+log: {access: %q}
+`, url, prefix, log)))
+	return tableRouter{r.clients, log, func() { r.Signal(syscall.SIGUSR1) }}
 }
 
 // startNGINX starts an NGINX with the recipe's files, and with changes as [recipe]
@@ -466,6 +489,11 @@ var _ = Describe("A router of a table in Redis", func() {
 		By("taking out the last instance, so that a wildcard stands for the name")
 		srem(client, "cats.pets.test", member("cats-0"))
 		expectAll(get("cats.pets.test"), pets...)
+
+		By("differing in weights alone, which NGINX does not read")
+		apply(table.SetWeights("shop.test", map[string]int{"shop-1": 0}))
+		Eventually(routers[ours].routed).WithArguments(get("shop.test")).WithTimeout(within).Should(Equal([]string{"200 shop-2"}))
+		Expect(routers[theirs].routed(get("shop.test"))).To(Equal([]string{"200 shop-1", "200 shop-2"}))
 	})
 })
 
