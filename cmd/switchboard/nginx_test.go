@@ -380,6 +380,7 @@ var _ = Describe("A router of a table in Redis", func() {
 						Expect(*record.UpstreamTime).To(MatchRegexp(`^[0-9]+\.[0-9]{3}$`))
 					}
 				}
+				expectCounted(r)
 			})
 
 			It("tells instances what the client asked for", func() {
