@@ -537,10 +537,11 @@ func (x *exchange) answer(up *upstream, o outcome) outcome {
 	}
 	aborted := x.let(idle)
 	if err != nil {
+		// Before the client is cut off, which looks as if it had left.
+		x.unfinished(err)
 		// The client must see that this is not the whole answer.
 		x.client.abort()
 		up.conn.Reset()
-		x.unfinished(err)
 		return o
 	}
 	if !x.endUpload(up) || !x.res.KeepAlive || len(x.unread) > 0 || x.expired.Load() != notExpired || aborted {

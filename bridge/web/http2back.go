@@ -107,8 +107,8 @@ func (x *exchange) onceH2() (o outcome) {
 	switch {
 	case err == nil:
 	case o.status != 0:
-		x.client.abort()
 		x.unfinished(err)
+		x.client.abort()
 	default:
 		o.err = err
 		if why := x.ended(); why != nil {
