@@ -80,16 +80,8 @@ func (d *decoder) unknown(m member, t reflect.Type, path string) {
 	if route.ValidName(key) != nil {
 		key = quote(key)
 	}
-	if slices.Contains(laterKeys(t), m.key) {
-		d.add(m.at, join(path, key), "%s", notYet(m.key))
-		return
-	}
 	d.add(m.at, join(path, key), "unknown key %s: %s", quote(m.key),
-		suggest(m.key, append(keys, laterKeys(t)...), "the keys here are "+strings.Join(keys, ", ")))
-}
-
-func notYet(key string) string {
-	return fmt.Sprintf("key %q is not supported by this version", key)
+		suggest(m.key, keys, "the keys here are "+strings.Join(keys, ", ")))
 }
 
 // absent gives a key that is not set its default.
@@ -202,11 +194,7 @@ func setText(n *node, v reflect.Value, f field) error {
 		s = spelling(s)
 	}
 	if enum := strings.Fields(f.tag.Get("enum")); len(enum) > 0 && !slices.Contains(enum, s) {
-		one := "use " + strings.Join(enum, ", ")
-		if slices.Contains(strings.Fields(f.tag.Get("later")), s) {
-			return fmt.Errorf("%s is not supported by this version: %s", quote(s), one)
-		}
-		return fmt.Errorf("%s is not a value of this key: %s", quote(s), suggest(s, enum, one))
+		return fmt.Errorf("%s is not a value of this key: %s", quote(s), suggest(s, enum, "use "+strings.Join(enum, ", ")))
 	}
 	v.SetString(s)
 	return nil

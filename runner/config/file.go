@@ -15,7 +15,6 @@ import (
 //	default   the value of a key that is not set
 //	required  it must be set, or have a default, and must not be empty
 //	enum      the values it may have; for numbers and durations min and max
-//	later     values, or on a blank field keys, that this version lacks
 //	host      it is the name of a host, which has one spelling
 //	for       the check types that the key is for
 type File struct {

@@ -26,16 +26,12 @@ func fromEnvironment(env, allow []string, problems *problems) []override {
 			continue
 		}
 		o := override{at: place{origin: fromEnv, source: plain(name)}, value: value}
-		var later, found bool
-		o.steps, o.leaf, later, found = find(reflect.TypeFor[File](), short)
-		switch {
-		case !found:
+		var found bool
+		if o.steps, o.leaf, found = find(reflect.TypeFor[File](), short); !found {
 			problems.add(o.at, "", "%s", unknownVariable(name))
-		case later:
-			problems.add(o.at, pathOf(o.steps), "%s", notYet(o.steps[len(o.steps)-1].key))
-		default:
-			overrides = append(overrides, o)
+			continue
 		}
+		overrides = append(overrides, o)
 	}
 	return ordered(overrides)
 }
@@ -86,16 +82,13 @@ func fromFlags(flags map[string]string, problems *problems) []override {
 		if strings.Contains(path, "[") {
 			o.at.source = "--" + plain(path)
 		}
-		var later, found bool
-		o.steps, o.leaf, later, found = find(reflect.TypeFor[File](), strings.ToUpper(spell.Replace(path)))
-		switch {
-		case found && later:
-			problems.add(o.at, pathOf(o.steps), "%s", notYet(o.steps[len(o.steps)-1].key))
-		case !found || pathOf(o.steps) != path:
+		var found bool
+		o.steps, o.leaf, found = find(reflect.TypeFor[File](), strings.ToUpper(spell.Replace(path)))
+		if !found || pathOf(o.steps) != path {
 			problems.add(o.at, "", "unknown flag: no key has the path %s", quote(path))
-		default:
-			overrides = append(overrides, o)
+			continue
 		}
+		overrides = append(overrides, o)
 	}
 	return ordered(overrides)
 }

@@ -86,16 +86,6 @@ func fieldsOf(t reflect.Type) []field {
 	return fields
 }
 
-// laterKeys are the keys of a mapping that this version does not have yet.
-func laterKeys(t reflect.Type) []string {
-	for i := range t.NumField() {
-		if f := t.Field(i); f.Name == "_" {
-			return strings.Fields(f.Tag.Get("later"))
-		}
-	}
-	return nil
-}
-
 func (f field) required() bool { return f.tag.Get("required") != "" }
 
 // nested returns the struct of a mapping or of a list of mappings, nil for a
@@ -166,9 +156,8 @@ func parent(path string) string { return path[:max(0, strings.LastIndexAny(path,
 func element(path string, index int) string { return path + "[" + strconv.Itoa(index) + "]" }
 
 // find finds the key that an environment variable without its prefix stands
-// for. later is true if it is one of a key that this version does not have,
-// whose path is then returned.
-func find(t reflect.Type, name string) (steps []step, leaf field, later, found bool) {
+// for.
+func find(t reflect.Type, name string) (steps []step, leaf field, found bool) {
 	for _, f := range fieldsOf(t) {
 		rest, cut := strings.CutPrefix(name, strings.ToUpper(f.key))
 		if !cut {
@@ -178,7 +167,7 @@ func find(t reflect.Type, name string) (steps []step, leaf field, later, found b
 		nested, list := f.nested()
 		if nested == nil {
 			if rest == "" {
-				return steps, f, false, true
+				return steps, f, true
 			}
 			continue
 		}
@@ -193,14 +182,9 @@ func find(t reflect.Type, name string) (steps []step, leaf field, later, found b
 		if !cut {
 			continue
 		}
-		if below, leaf, later, found := find(nested, rest); found {
-			return append(steps, below...), leaf, later, true
+		if below, leaf, found := find(nested, rest); found {
+			return append(steps, below...), leaf, true
 		}
 	}
-	for _, key := range laterKeys(t) {
-		if rest, cut := strings.CutPrefix(name, strings.ToUpper(key)); cut && (rest == "" || rest[0] == '_') {
-			return []step{{key: key}}, field{}, true, true
-		}
-	}
-	return nil, field{}, false, false
+	return nil, field{}, false
 }
