@@ -161,7 +161,7 @@ type reading struct {
 func read(url, log string, change ...func(*stats.Options)) *reading {
 	GinkgoHelper()
 	o := stats.Options{
-		Redis: store.Redis{URL: url, Timeout: time.Second}, Log: log, Node: "n1",
+		Redis: store.Redis{URL: url, Timeout: 5 * time.Second}, Log: log, Node: "n1",
 		Interval: 5 * time.Millisecond, Settle: 20 * time.Millisecond, Bytes: 128 << 10,
 		Logger: slog.New(slog.NewTextHandler(GinkgoWriter, nil)),
 	}
