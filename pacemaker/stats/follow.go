@@ -158,7 +158,7 @@ func (f *follower) missing() error {
 func (f *follower) truncated() {
 	f.log.Warn("the log was truncated in place: what had not been read is lost", "log", f.path, "offset", f.at.Offset)
 	f.tally.truncations++
-	f.at = f.at.finish()
+	f.at = f.at.finish("")
 }
 
 // begin reads another file from its first byte.
@@ -167,7 +167,11 @@ func (f *follower) begin(next candidate) error {
 	if file == nil || err != nil {
 		return err
 	}
-	f.at = f.at.finish()
+	tail := ""
+	if f.file != nil {
+		tail = tailOf(f.file, f.at.Offset)
+	}
+	f.at = f.at.finish(tail)
 	return f.use(file, nil)
 }
 
@@ -448,11 +452,8 @@ func (f *follower) finished(c candidate) bool {
 	}
 	defer file.Close()
 	return slices.ContainsFunc(f.at.Done, func(d finished) bool {
-		if c.inode != d.Inode && c.size != d.Size {
-			return false // a beginning may be no line, and say little
-		}
 		head, err := readHead(file, int64(d.Bytes))
-		return err == nil && markOf(head) == d.mark
+		return err == nil && markOf(head) == d.mark && tailOf(file, d.Size) == d.Tail
 	})
 }
 
@@ -515,6 +516,15 @@ func readHead(file *os.File, n int64) ([]byte, error) {
 	head := make([]byte, n, headBytes)
 	_, err := io.ReadFull(io.NewSectionReader(file, 0, n), head)
 	return head, err
+}
+
+// tailOf is the sum of the bytes before end, "" if there are none.
+func tailOf(file *os.File, end int64) string {
+	tail := make([]byte, min(end, headBytes))
+	if n, err := file.ReadAt(tail, end-int64(len(tail))); n < len(tail) && err != nil || n == 0 {
+		return ""
+	}
+	return markOf(tail).Sum
 }
 
 func inode(info fs.FileInfo) uint64 {

@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	// headBytes is how much of a file's beginning it is known by.
+	// headBytes is how much of a file's beginning, and of its end, it is known by.
 	headBytes = 1024
 	// mostDone is how many files are remembered that have been read.
 	mostDone = 16
@@ -28,11 +28,12 @@ func markOf(head []byte) mark {
 	return mark{Bytes: len(head), Sum: strconv.FormatUint(sum.Sum64(), 16)}
 }
 
-// finished is a file that was read to its end.
+// finished is a file that was read to its end, known by how it begins and how it ends: a
+// beginning may be no line, and say little.
 type finished struct {
 	mark
-	Inode uint64 `json:"inode"`
-	Size  int64  `json:"size"`
+	Size int64  `json:"size"`
+	Tail string `json:"tail"`
 }
 
 // position is how far a log has been counted. It is committed with the counters, and
@@ -85,11 +86,12 @@ func (p position) is(o position) bool {
 	return p.Inode == o.Inode && p.Offset == o.Offset && p.Long == o.Long
 }
 
-// finish is the position before the first byte of another file.
-func (p position) finish() position {
+// finish is the position before the first byte of another file. tail is the sum of what
+// the one before ends with, "" if it is not there any more.
+func (p position) finish(tail string) position {
 	done := p.Done
-	if p.Head.Bytes > 0 {
-		done = append(done[max(0, len(done)+1-mostDone):len(done):len(done)], finished{p.Head, p.Inode, p.Offset})
+	if tail != "" {
+		done = append(done[max(0, len(done)+1-mostDone):len(done):len(done)], finished{p.Head, p.Offset, tail})
 	}
 	return position{Log: p.Log, Modified: p.Modified, Step: p.Step, Done: done}
 }

@@ -140,6 +140,19 @@ var _ = Describe("Reader, of a log that is rotated", func() {
 		r.shows(happened, []uint64{1, 0, 0, 0, 0})
 	})
 
+	It("reads all of those that begin alike", func() {
+		url, log := startMini(), newLog().open()
+		alike := strings.Repeat("-", 1000) + "\n"
+		log.write(alike, request(0))
+		r := read(url, log.path)
+		r.shows(happened, []uint64{1, 1, 0, 0, 0})
+		for i := range 3 {
+			log.rotate("." + string(rune('3'-i)))
+			log.open().write(alike, request(1+2*i), request(2+2*i))
+			r.shows(happened, []uint64{uint64(3 + 2*i), uint64(2 + i), uint64(1 + i), 0, 0})
+		}
+	})
+
 	It("reports the end of an old one that will never be a line", func() {
 		url, log := startMini(), newLog().open()
 		line := request(1)
