@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +16,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/redis/go-redis/v9/logging"
 	"github.com/spf13/cobra"
 
 	"switchboard/bridge/route"
@@ -24,12 +24,10 @@ import (
 	"switchboard/runner/config"
 )
 
-// Where the table is, and with which password, if no flag says it. The first two are
-// those of a router's keys.
+// Where the table is if no flag says it. These are the variables of a router's keys.
 const (
 	redisVariable             = config.EnvPrefix + "REDIS_URL"
 	prefixVariable            = config.EnvPrefix + "REDIS_PREFIX"
-	redisPasswordVariable     = config.EnvPrefix + "REDIS_PASSWORD"
 	redisPasswordFileVariable = config.EnvPrefix + "REDIS_PASSWORD_FILE"
 )
 
@@ -42,14 +40,15 @@ change is one atomic step, and routers take it within milliseconds. It is told w
 the serial that the table has then. What is so already is no change, so whatever is
 not known to have worked may be run again.
 
-Redis is named with --redis or ` + redisVariable + `:
+Redis is named with --redis or ` + redisVariable + `, or by the configuration of a router
+(--config), of which the keys under redis are taken:
   redis://[USER:PASSWORD@]HOST[:PORT][/DB]
   unix://[USER:PASSWORD@]/PATH/TO/SOCKET[?db=DB]
   redis-sentinel://[USER:PASSWORD@]HOST[:PORT],.../MASTER[/DB]
   redis-cluster://[USER:PASSWORD@]HOST[:PORT],...
 and rediss://, rediss-sentinel:// and rediss-cluster:// speak TLS. Others on this
-machine can read a command line, so a password is better put in the variable, in
-` + redisPasswordVariable + `, or in a file (--redis-password-file).`,
+machine can read a command line, so a password is better put in the variable or in a
+file (--redis-password-file).`,
 		Example: `  export ` + redisVariable + `=redis://127.0.0.1:6379
   switchboard routes add shop.example.com 10.0.0.1:8080 --name shop-0
   switchboard routes list
@@ -78,8 +77,8 @@ machine can read a command line, so a password is better put in the variable, in
 
 // tableFlags say where the table is.
 type tableFlags struct {
-	url, passwordFile, prefix string
-	timeout                   time.Duration
+	url, passwordFile, prefix, config string
+	timeout                           time.Duration
 }
 
 func (f *tableFlags) add(command *cobra.Command) {
@@ -88,37 +87,37 @@ func (f *tableFlags) add(command *cobra.Command) {
 	flags.StringVar(&f.url, "redis", "", "where the table is, a `URL` ("+redisVariable+")")
 	flags.StringVar(&f.passwordFile, "redis-password-file", "", "`file` that holds the password ("+redisPasswordFileVariable+")")
 	flags.StringVar(&f.prefix, "prefix", "", "what all keys begin with ("+prefixVariable+"; default "+store.DefaultPrefix+")")
+	flags.StringVar(&f.config, "config", "", "configuration of a router, a `file`, which says all that no flag says")
 	flags.DurationVar(&f.timeout, "timeout", 5*time.Second, "how long to wait for each answer of Redis")
 	_ = command.MarkFlagFilename("redis-password-file")
+	_ = command.MarkFlagFilename("config", "yaml", "yml", "json")
 }
 
-// redis is where the table is, by the flags, else by the environment.
+// redis is where the table is, by the flags, else by the configuration if there is one, else
+// by the environment.
 func (p *program) redis(f tableFlags) (store.Redis, string, error) {
-	or := func(flag, variable string) string {
-		if flag != "" {
-			return flag
+	r, prefix, passwordFile := store.Redis{URL: p.value(redisVariable)}, p.value(prefixVariable), p.value(redisPasswordFileVariable)
+	if f.config != "" {
+		file, _, err := p.load(f.config, nil)
+		if err != nil {
+			return r, "", invalid{err}
 		}
-		return p.value(variable)
+		r, prefix, passwordFile = file.Redis.Store(), file.Redis.Prefix, ""
 	}
-	r := store.Redis{
-		URL: or(f.url, redisVariable), Password: p.value(redisPasswordVariable), Timeout: f.timeout, Name: "switchboard-routes",
-	}
+	r.URL, prefix, passwordFile = cmp.Or(f.url, r.URL), cmp.Or(f.prefix, prefix, store.DefaultPrefix), cmp.Or(f.passwordFile, passwordFile)
+	r.Timeout, r.Name = f.timeout, "switchboard-routes"
 	if r.URL == "" {
 		return r, "", fmt.Errorf("no Redis: name it with --redis URL or %s, as in redis://127.0.0.1:6379", redisVariable)
 	}
 	if f.timeout <= 0 {
 		return r, "", fmt.Errorf("--timeout %s is no time to wait: give one such as 5s", f.timeout)
 	}
-	if name := or(f.passwordFile, redisPasswordFileVariable); name != "" {
-		text, err := os.ReadFile(name)
+	if passwordFile != "" {
+		text, err := os.ReadFile(passwordFile)
 		if err != nil {
 			return r, "", fmt.Errorf("reading the password: %w", err)
 		}
 		r.Password = string(bytes.TrimRight(text, "\r\n"))
-	}
-	prefix := or(f.prefix, prefixVariable)
-	if prefix == "" {
-		prefix = store.DefaultPrefix
 	}
 	return r, prefix, r.Validate()
 }
@@ -130,8 +129,6 @@ func (p *program) onTable(command *cobra.Command, f tableFlags, do func(context.
 	if err != nil {
 		return err
 	}
-	// The client would tell standard error of each connection that it lost.
-	logging.Disable()
 	client, err := redis.Connect()
 	if err != nil {
 		return err

@@ -124,7 +124,7 @@ func ask(request *http.Request) ([]byte, error) {
 	_ = json.Unmarshal(text, &problem)
 	switch detail := problem.Detail; {
 	case response.StatusCode == http.StatusNotFound:
-		return nil, errors.New("this router has no table in Redis, or is of a version that cannot be asked (404)")
+		return nil, errors.New("this router knows no such request: it is of another version (404)")
 	case response.StatusCode == http.StatusUnauthorized:
 		return nil, fmt.Errorf("it wants a user name and a password: %s_USERNAME and %s_PASSWORD_FILE, or in the URL (401)", apiVariable, apiVariable)
 	case detail != "":

@@ -209,16 +209,13 @@ hosts: 2, backends: 3, serial: 3
 		Expect(fails(1, "list")).To(Equal("switchboard routes list: dumping the table: Redis wants a password\n" + where()))
 		Expect(says("list", "--redis-password-file", write("password", "s3cret\n"))).To(HaveSuffix("serial: 0\n"))
 		for _, variable := range []string{
-			"SWITCHBOARD_REDIS_PASSWORD=s3cret", "SWITCHBOARD_REDIS_PASSWORD_FILE=" + write("password", "s3cret"),
+			"SWITCHBOARD_REDIS_PASSWORD_FILE=" + write("password", "s3cret"),
 			"SWITCHBOARD_REDIS_URL=redis://:s3cret@" + redis.Addr(),
 		} {
 			Expect(command(append(env, variable), "routes", "list").code).To(Equal(0))
 		}
 		Expect(fails(1, "list", "--redis", "redis://:wr0ng@"+redis.Addr())).To(And(
 			ContainSubstring("Redis refuses the user or the password"), Not(ContainSubstring("wr0ng"))))
-		do := redisClient(redis.Addr())
-		Expect(do.Do(context.Background(), "AUTH", "s3cret").Err()).NotTo(HaveOccurred())
-		Expect(do.ConfigSet(context.Background(), "requirepass", "").Err()).NotTo(HaveOccurred())
 	})
 
 	It("says of a change that nobody knows of that nobody knows, and what to do", func() {
@@ -236,6 +233,18 @@ hosts: 2, backends: 3, serial: 3
 		env = []string{"SWITCHBOARD_REDIS_URL=redis://" + spec.RefusedAddr()}
 		Expect(fails(1, "drop", "shop")).To(And(
 			HavePrefix("switchboard routes drop: changing the table: nothing listens at the address of Redis\n"), Not(ContainSubstring("unknown"))))
+	})
+
+	It("finds the table where a router's configuration has it", func() {
+		do(redis, "CONFIG", "SET", "requirepass", "s3cret")
+		config := func(lines string) string { return write("router.yaml", good+lines) }
+		file := config(fmt.Sprintf("redis: {url: 'redis://%s', prefix: 'other:', password_file: %q}\n", redis.Addr(), write("password", "s3cret\n")))
+		env = nil
+		says("add", "shop", "10.0.0.1:80", "--config", file)
+		Expect(says("show", "shop", "--redis", "redis://:s3cret@"+redis.Addr(), "--prefix", "other:")).To(HaveSuffix("serial: 1\n"))
+		Expect(fails(1, "show", "shop", "--config", file, "--prefix", "switchboard:")).To(ContainSubstring("shop is not in the table"))
+		Expect(fails(2, "list", "--config", config("redsi: {}\n"))).To(ContainSubstring(`unknown key "redsi": did you mean "redis"?`))
+		Expect(fails(2, "list", "--config", config(""))).To(ContainSubstring("no Redis: name it with --redis URL"))
 	})
 
 	It("has another prefix if it is told", func() {
@@ -328,6 +337,20 @@ var _ = Describe("switchboard routes accept", func() {
 		Expect(command(nil, "routes", "accept", "--api", url+"/", "-o", "json").out).To(MatchJSON(`{"serial":7,"hosts":3,"stale":false}`))
 	})
 
+	It("ends the alarm of a router whose Redis was emptied", func() {
+		spec.Need("redis-server", "redis-server")
+		redis := startRedis(new(servers.Redis))
+		env := []string{"SWITCHBOARD_REDIS_URL=redis://" + redis.Addr()}
+		Expect(command(env, "routes", "add", "shop", "10.0.0.1:80").code).To(Equal(0))
+		t := startTabled(redis, redis.Addr(), "")
+		Eventually(func() any { return t.state()["serial"] }).WithTimeout(within).Should(Equal(1.0))
+		Expect(command(nil, "routes", "accept", "--api", t.api).errs).To(ContainSubstring("there is nothing to accept"))
+		do(redis, "FLUSHALL")
+		Eventually(func() any { return t.state()["alarm"] }).WithTimeout(within).ShouldNot(BeEmpty())
+		Expect(command(nil, "routes", "accept", "--api", t.api)).To(Equal(outcome{out: "accepted: the router has the table of Redis; hosts: 0, serial: 0\n"}))
+		Expect(t.state()["alarm"]).To(BeEmpty())
+	})
+
 	It("logs in as it is told", func() {
 		url, asked := serve(http.StatusOK, `{}`)
 		file := write("password", "s3cret\n")
@@ -345,7 +368,7 @@ var _ = Describe("switchboard routes accept", func() {
 			Expect(o.out).To(BeEmpty())
 		},
 		Entry("nothing to accept", 409, `{"detail":"there is nothing to accept: the table of Redis serves"}`, `there is nothing to accept: the table of Redis serves (409)`),
-		Entry("no table", 404, "{}", `this router has no table in Redis, or is of a version that cannot be asked (404)`),
+		Entry("no table", 404, "{}", `this router knows no such request: it is of another version (404)`),
 		Entry("a wrong password", 401, "{}", "it wants a user name and a password: SWITCHBOARD_API_USERNAME and SWITCHBOARD_API_PASSWORD_FILE, or in the URL (401)"),
 		Entry("something else", 500, "oops", "it answers 500 Internal Server Error"),
 	)
