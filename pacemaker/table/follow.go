@@ -56,6 +56,7 @@ func (w *Watcher) step(ctx context.Context) error {
 		return err
 	}
 	w.status.Redis = p.serial
+	w.status.Changes += uint64(len(n.hosts))
 	if believed := w.judge(p, n); believed {
 		w.apply(hosts, decodeAll(hosts, contents, w.o.Refuse))
 	}
@@ -117,7 +118,6 @@ func (w *Watcher) listen(ctx context.Context) (news, error) {
 		n.seen, n.last = max(n.seen, r.serial), r.id
 		n.hosts = append(n.hosts, r.host)
 	}
-	w.status.Changes += uint64(len(records))
 	return n, nil
 }
 

@@ -373,6 +373,29 @@ var _ = Describe("Watcher", func() {
 		Expect(w.table().Len()).To(Equal(1))
 	})
 
+	It("counts a record once, though what came of it could not be read at first", func() {
+		mini, client := startMini()
+		writer := newWriter(client)
+		w := watch("redis://" + mini.Addr())
+		w.fresh(0)
+		var busy atomic.Bool
+		mini.Server().SetPreHook(func(peer *miniserver.Peer, command string, _ ...string) bool {
+			if command == "MULTI" && busy.CompareAndSwap(true, false) {
+				peer.WriteError("BUSY Redis is busy running a script")
+				return true
+			}
+			return false
+		})
+		const changes = 20
+		for n := range changes {
+			busy.Store(true)
+			apply(writer, table.Add("a", instance(n)))
+			w.fresh(uint64(n) + 1)
+		}
+		Expect(w.state().Failures).NotTo(BeZero())
+		Expect(w.state().Changes).To(BeEquivalentTo(changes))
+	})
+
 	It("ignores a saved table that is broken, with an alarm until Redis has one", func() {
 		redis := spec.RefusedAddr()
 		w := watch("redis://"+redis, func(o *table.WatcherOptions) {
