@@ -54,11 +54,14 @@ const (
 // less for the garbage collector to follow, and a name that was cut from a long
 // answer does not keep that.
 func (h *Host) Pack() *Host {
-	var text []byte
-	h.strings(func(s *string) { text = append(text, *s...) })
-	rest := string(text)
 	packed := *h
 	packed.Backends = slices.Clone(h.Backends)
+	n := 0
+	packed.strings(func(s *string) { n += len(*s) })
+	var text strings.Builder
+	text.Grow(n)
+	packed.strings(func(s *string) { text.WriteString(*s) })
+	rest := text.String()
 	packed.strings(func(s *string) { *s, rest = rest[:len(*s)], rest[len(*s):] })
 	for _, policy := range []Policy{Active, Balance} {
 		if packed.Policy == policy {

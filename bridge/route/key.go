@@ -83,17 +83,23 @@ func addressKey(dst, address []byte) ([]byte, bool) {
 
 // validPort tells whether digits are a number from 1 to 65535 in its one spelling.
 func validPort(digits []byte) bool {
+	_, ok := parsePort(digits)
+	return ok
+}
+
+// parsePort reads a number from 1 to 65535 in its one spelling.
+func parsePort[T string | []byte](digits T) (port int, ok bool) {
 	if len(digits) == 0 || len(digits) > 5 || digits[0] == '0' {
-		return false
+		return 0, false
 	}
-	port := 0
-	for _, c := range digits {
+	for i := range len(digits) {
+		c := digits[i]
 		if c < '0' || c > '9' {
-			return false
+			return 0, false
 		}
 		port = port*10 + int(c-'0')
 	}
-	return port <= 65535
+	return port, port <= 65535
 }
 
 // literal tells whether key, which is a key, is an IP address.

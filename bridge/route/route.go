@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strconv"
 	"strings"
 )
 
@@ -60,7 +59,9 @@ const MaxName = 253
 // [MaxName] ASCII letters, digits, dots, hyphens and underscores, beginning with
 // a letter or digit. Names are case-sensitive except where the wire says
 // otherwise, so upper case is left alone here.
-func ValidName(name string) error {
+func ValidName(name string) error { return validName(name, false) }
+
+func validName(name string, slashes bool) error {
 	switch {
 	case name == "":
 		return errors.New("a name must not be empty")
@@ -69,7 +70,7 @@ func ValidName(name string) error {
 	}
 	for i, c := range []byte(name) {
 		letter := 'a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9'
-		if !letter && (i == 0 || c != '.' && c != '-' && c != '_') {
+		if !letter && (i == 0 || c != '.' && c != '-' && c != '_' && (c != '/' || !slashes)) {
 			return fmt.Errorf("%q is not a name: use letters, digits, '.', '-' and '_', beginning with a letter or digit", name)
 		}
 	}
@@ -82,10 +83,7 @@ func ValidBackendName(name string) error {
 	if strings.HasPrefix(name, "/") || strings.HasSuffix(name, "/") || strings.Contains(name, "//") {
 		return fmt.Errorf("%q is not a name: a slash stands between two parts", name)
 	}
-	if err := ValidName(strings.ReplaceAll(name, "/", ".")); err != nil {
-		return ValidName(name)
-	}
-	return nil
+	return validName(name, true)
 }
 
 // ParseAddress splits host:port. The host is an IP literal (IPv6 in brackets,
@@ -98,9 +96,9 @@ func ParseAddress(address string, zeroPort bool) (host string, port int, err err
 		return "", 0, fmt.Errorf("%q has no port: write host:port", address)
 	}
 	host, digits := address[:at], address[at+1:]
-	port, err = strconv.Atoi(digits)
+	port, ok := parsePort(digits)
 	switch {
-	case err != nil || strconv.Itoa(port) != digits || port < 0 || port > 65535:
+	case !ok && digits != "0":
 		return "", 0, fmt.Errorf("%q has no valid port: a port is a number from 1 to 65535", address)
 	case port == 0 && !zeroPort:
 		return "", 0, fmt.Errorf("%q has port 0, to which nothing can connect", address)
@@ -148,6 +146,9 @@ func number(label string) bool {
 // something on one machine only.
 func HostName(name string) (string, error) {
 	name = strings.TrimSuffix(name, ".")
+	if spelled(name) {
+		return name, nil
+	}
 	if ip, err := netip.ParseAddr(name); err == nil && ip.Zone() == "" {
 		return ip.Unmap().String(), nil
 	}
@@ -160,4 +161,21 @@ func HostName(name string) (string, error) {
 		return "", fmt.Errorf("%q is not a host name: two dots with nothing between them", name)
 	}
 	return strings.ToLower(name), nil
+}
+
+// spelled tells at one glance whether name, which has no trailing dot, is that of a host in
+// its one spelling. False says nothing: it may be, or may be an IP address.
+func spelled(name string) bool {
+	if name == "" || len(name) > MaxName {
+		return false
+	}
+	last := byte('.')
+	for _, c := range []byte(name) {
+		if kind := kinds[c]; kind != nameLower && (kind != nameMark || c == '.' && last == '.') {
+			return false
+		}
+		last = c
+	}
+	// An IPv4 address ends in a digit.
+	return kinds[name[0]] == nameLower && 'a' <= last && last <= 'z'
 }

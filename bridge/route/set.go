@@ -163,25 +163,30 @@ func (s *set) gone(next *set, yield func(*Host) bool) bool {
 type change struct {
 	key  string
 	host *Host
+	// was: it is no change, but a host of before that gets another place.
+	was bool
 	// bucket and order are where the change belongs and when.
 	bucket uint64
 	order  int
 }
 
-// with returns the set after changes, one after the other.
-func (s *set) with(changes []change) set {
+// with returns the set after changes, one after the other, and whether two of them put a
+// host under the same key. Who is taken out is so before anybody is put.
+func (s *set) with(changes []change) (next set, twice bool) {
 	if len(changes) == 0 {
-		return *s
+		return *s, false
 	}
-	next := set{buckets: s.buckets, n: s.n, pages: slices.Clone(s.pages)}
+	next = set{buckets: s.buckets, n: s.n, pages: slices.Clone(s.pages)}
 	if len(changes) > s.n {
 		// Nearly all is new: the right size from the beginning.
-		all := make([]change, 0, s.n+len(changes))
-		s.all(func(h *Host) bool {
-			all = append(all, change{key: keyOf(h.Name), host: h})
-			return true
-		})
-		changes = append(all, changes...)
+		if s.n > 0 {
+			all := make([]change, 0, s.n+len(changes))
+			s.all(func(h *Host) bool {
+				all = append(all, change{key: keyOf(h.Name), host: h, was: true})
+				return true
+			})
+			changes = append(all, changes...)
+		}
 		s, next = &set{}, set{}
 		for range len(changes)/load + 1 {
 			next.grow(s)
@@ -191,9 +196,7 @@ func (s *set) with(changes []change) set {
 		c := &changes[i]
 		c.bucket, c.order = next.bucket(maphash.String(seed, c.key)), i
 	}
-	slices.SortFunc(changes, func(a, b change) int {
-		return cmp.Or(cmp.Compare(a.bucket, b.bucket), cmp.Compare(a.order, b.order))
-	})
+	changes = byBucket(changes, next.buckets)
 	for len(changes) > 0 {
 		at := changes[0].bucket
 		end := 1
@@ -202,7 +205,9 @@ func (s *set) with(changes []change) set {
 		}
 		b := next.own(s, at)
 		before := len(b.entries)
-		b.fill(apply(b.entries, changes[:end]))
+		after, same := apply(b.entries, changes[:end])
+		b.fill(after)
+		twice = twice || same
 		next.n += len(b.entries) - before
 		changes = changes[end:]
 	}
@@ -212,7 +217,33 @@ func (s *set) with(changes []change) set {
 	for next.buckets > 1 && next.buckets > uint64(next.n/(load/2)) {
 		next.merge(s)
 	}
-	return next
+	return next, twice
+}
+
+// byBucket returns changes by bucket and, in each, in their order. Of many it makes a copy,
+// for to count them is quicker then than to compare them.
+func byBucket(changes []change, buckets uint64) []change {
+	if uint64(len(changes)) < buckets {
+		slices.SortFunc(changes, func(a, b change) int {
+			return cmp.Or(cmp.Compare(a.bucket, b.bucket), cmp.Compare(a.order, b.order))
+		})
+		return changes
+	}
+	// ends[at] is where bucket at ends, once all changes are in their places.
+	ends := make([]int, buckets+1)
+	for i := range changes {
+		ends[changes[i].bucket+1]++
+	}
+	for at := range buckets {
+		ends[at+1] += ends[at]
+	}
+	sorted := make([]change, len(changes))
+	for i := range changes {
+		end := &ends[changes[i].bucket]
+		sorted[*end] = changes[i]
+		*end++
+	}
+	return sorted
 }
 
 // grow makes one bucket more, empty.
@@ -292,24 +323,37 @@ func (b *bucket) fill(entries []entry) {
 	}
 }
 
-// apply returns entries after changes, in memory of its own.
-func apply(entries []entry, changes []change) []entry {
-	after := append(make([]entry, 0, len(entries)+len(changes)), entries...)
+// apply returns entries after changes, in memory of its own, and whether two of them put
+// a host under the same key.
+func apply(entries []entry, changes []change) (after []entry, twice bool) {
+	after = append(make([]entry, 0, len(entries)+len(changes)), entries...)
+	old := len(entries) // behind them are those that were put
 	for _, c := range changes {
-		at := slices.IndexFunc(after, func(e entry) bool { return e.is(c.key) })
-		switch {
-		case c.host != nil && at >= 0:
-			after[at] = newEntry(c)
-		case c.host != nil:
+		if c.was {
 			after = append(after, newEntry(c))
-		case at >= 0:
+			old++
+			continue
+		}
+		at := 0
+		for at < len(after) && !after[at].is(c.key) {
+			at++
+		}
+		if at < len(after) {
 			after = slices.Delete(after, at, at+1)
+			if at < old {
+				old--
+			} else {
+				twice = true
+			}
+		}
+		if c.host != nil {
+			after = append(after, newEntry(c))
 		}
 	}
 	if len(after) < cap(after) {
-		return slices.Clone(after)
+		return slices.Clone(after), twice
 	}
-	return after
+	return after, twice
 }
 
 func newEntry(c change) entry {

@@ -57,27 +57,22 @@ func (t *Table) With(put []*Host, drop []string) (*Table, error) {
 	if t == nil {
 		t = &Table{options: Options{Depth: 1}}
 	}
-	var errs []error
-	seen := make(map[string]struct{}, len(put))
 	for _, h := range put {
-		if err := h.validate(); err != nil {
-			errs = append(errs, err)
-			continue
+		if h.validate() != nil {
+			return nil, mistakes(put)
 		}
-		if _, twice := seen[h.Name]; twice {
-			errs = append(errs, fmt.Errorf("two hosts are named %q", h.Name))
-		}
-		seen[h.Name] = struct{}{}
-	}
-	if errs != nil {
-		return nil, errors.Join(errs...)
 	}
 	next := *t
-	var exact, wild []change
+	var wild []change
+	exact := make([]change, 0, len(drop)+len(put)) // as most are
+	catchAlls := 0
 	to := func(name string, h *Host) {
 		switch {
 		case name == CatchAll:
 			next.any = h
+			if h != nil {
+				catchAlls++
+			}
 		case strings.HasPrefix(name, "*."):
 			wild = append(wild, change{key: keyOf(name), host: h})
 		default:
@@ -90,8 +85,30 @@ func (t *Table) With(put []*Host, drop []string) (*Table, error) {
 	for _, h := range put {
 		to(h.Name, h)
 	}
-	next.exact, next.wild = t.exact.with(exact), t.wild.with(wild)
+	var exactTwice, wildTwice bool
+	next.exact, exactTwice = t.exact.with(exact)
+	next.wild, wildTwice = t.wild.with(wild)
+	if exactTwice || wildTwice || catchAlls > 1 {
+		return nil, mistakes(put)
+	}
 	return &next, nil
+}
+
+// mistakes are all that is wrong with hosts that are put into a table at once.
+func mistakes(put []*Host) error {
+	var errs []error
+	seen := make(map[string]struct{}, len(put))
+	for _, h := range put {
+		if err := h.validate(); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if _, twice := seen[h.Name]; twice {
+			errs = append(errs, fmt.Errorf("two hosts are named %q", h.Name))
+		}
+		seen[h.Name] = struct{}{}
+	}
+	return errors.Join(errs...)
 }
 
 // keyOf is what a host named name is found by: for a wildcard what it ends in.

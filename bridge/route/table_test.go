@@ -222,6 +222,30 @@ var _ = Describe("Table", func() {
 		Expect(err).To(MatchError(ContainSubstring(`host "*.*"`)))
 	})
 
+	DescribeTable("refuses two hosts of one name, whatever is there before", func(before []string, put ...string) {
+		hosts := func(names []string) (all []*route.Host) {
+			for _, name := range names {
+				all = append(all, balanced(name))
+			}
+			return all
+		}
+		table, err := route.NewTable(route.Options{}, hosts(before)...)
+		Expect(err).NotTo(HaveOccurred())
+		_, err = table.With(hosts(put), before)
+		Expect(err).To(MatchError(fmt.Sprintf("two hosts are named %q", put[0])))
+		_, err = table.With(hosts(put), nil)
+		Expect(err).To(MatchError(fmt.Sprintf("two hosts are named %q", put[0])))
+		next, err := table.With(hosts(put[1:]), nil)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(allNames(next)).To(Equal(slices.Compact(slices.Sorted(slices.Values(slices.Concat(before, put))))))
+	},
+		Entry("nothing", nil, "a", "b", "a"),
+		Entry("one of that name", []string{"a"}, "a", "b", "a"),
+		Entry("many", []string{"a", "b", "c", "d"}, "a", "a"),
+		Entry("wildcards", []string{"*.a"}, "*.a", "a", "*.a"),
+		Entry("a catch-all", []string{"*"}, "*", "*"),
+	)
+
 	It("finds two backends of one name among many", func() {
 		h := &route.Host{Name: "a", Policy: route.Balance}
 		for i := range 100 {
