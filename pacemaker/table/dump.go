@@ -89,17 +89,17 @@ func (r reader) dump(ctx context.Context) (Dump, error) {
 	d := Dump{Serial: p.serial, Table: []DumpEntry{}}
 	found, optioned := make(map[string]struct{}), make(map[string]struct{})
 	for cursor := uint64(0); ; {
-		keys, next, err := r.page(ctx, cursor, pageSize)
-		if err != nil {
-			return Dump{}, err
+		p := r.page(ctx, cursor)
+		if p.err != nil {
+			return Dump{}, p.err
 		}
-		for _, key := range keys {
+		for _, key := range p.keys {
 			found[key.host] = struct{}{}
 			if key.options {
 				optioned[key.host] = struct{}{}
 			}
 		}
-		if cursor = next; cursor == 0 {
+		if cursor = p.next; cursor == 0 {
 			break
 		}
 	}

@@ -372,8 +372,13 @@ type compare struct {
 	lost []string
 }
 
-// pageSize is the COUNT of a SCAN.
-const pageSize = 5000
+const (
+	// pageSize is the COUNT of a SCAN.
+	pageSize = 5000
+	// mostAbout bounds what is made room for before anybody knows how many hosts there are:
+	// most keys may be somebody else's.
+	mostAbout = 1 << 20
+)
 
 // compare goes on with the compare that goes on, or begins one if it is time. Each call
 // makes one call of Redis.
@@ -389,14 +394,22 @@ func (w *Watcher) compare(ctx context.Context) error {
 		if now.Before(w.notBefore) {
 			return nil
 		}
+		about := w.table.Len()
+		if w.table == nil {
+			size, err := w.reader.size(ctx)
+			if err != nil {
+				return err
+			}
+			about = min(size, mostAbout)
+		}
 		r := w.due
 		if r == nil {
 			r = &reasons{}
 		}
 		w.due = nil
 		w.whole = &compare{
-			reasons: r, began: now, first: w.table == nil,
-			found: make(map[string]struct{}), optioned: make(map[string]struct{}), refused: make(map[string]struct{}),
+			reasons: r, began: now, first: w.table == nil, queue: make([]string, 0, about),
+			found: make(map[string]struct{}, about), optioned: make(map[string]struct{}), refused: make(map[string]struct{}),
 		}
 	}
 	c := w.whole
@@ -413,13 +426,23 @@ func (w *Watcher) compare(ctx context.Context) error {
 	return nil
 }
 
-// scan finds one page of names.
+// scan finds the next names.
 func (w *Watcher) scan(ctx context.Context, c *compare) error {
-	found, next, err := w.reader.page(ctx, c.cursor, pageSize)
-	if err != nil {
-		return err
+	n := 1
+	if c.first {
+		n = atOnce
 	}
-	for _, key := range found {
+	var err error
+	for p := range w.reader.pages(ctx, c.cursor, n) {
+		c.find(w, p.keys)
+		c.cursor, c.scanned, err = p.next, p.next == 0, p.err
+	}
+	return err
+}
+
+// find notes the keys of a page.
+func (c *compare) find(w *Watcher, keys []key) {
+	for _, key := range keys {
 		if err := validHost(key.host); err != nil {
 			c.refused[w.refuse(key.host, err)] = struct{}{}
 			continue
@@ -432,15 +455,13 @@ func (w *Watcher) scan(ctx context.Context, c *compare) error {
 			c.queue = append(c.queue, key.host)
 		}
 	}
-	c.cursor, c.scanned = next, next == 0
-	return nil
 }
 
 // readSome reads the next of the queue.
 func (w *Watcher) readSome(ctx context.Context, c *compare) error {
 	n := 1
 	if c.first {
-		n = lanes
+		n = atOnce
 	}
 	n = min(n*w.chunk, len(c.queue))
 	names := c.queue[:n]
@@ -464,25 +485,32 @@ func (w *Watcher) readSome(ctx context.Context, c *compare) error {
 	return nil
 }
 
-// lanes is how many chunks are read at once while there is no table yet: one is decoded while
-// Redis works at another.
-const lanes = 4
+const (
+	// atOnce is how many pages or chunks are read in one step while there is no table yet, so
+	// nobody waits for a change.
+	atOnce = 32
+	// lanes is how many chunks are on their way then: Redis works at one while another
+	// is decoded.
+	lanes = 3
+)
 
-// readAll reads hosts in chunks, all at once, and waits for all of them.
+// readAll reads hosts in chunks.
 func (w *Watcher) readAll(ctx context.Context, names []string, optioned map[string]struct{}) ([]reading, error) {
 	readings := make([]reading, len(names))
-	var chunks sync.WaitGroup
-	errs := make([]error, (len(names)+w.chunk-1)/w.chunk)
-	for i := range errs {
-		from, to := i*w.chunk, min((i+1)*w.chunk, len(names))
-		chunks.Go(func() {
-			contents, err := w.reader.read(ctx, names[from:to], optioned)
-			if errs[i] = err; err == nil {
-				copy(readings[from:to], decodeAll(names[from:to], contents, w.o.Refuse))
+	var reads sync.WaitGroup
+	errs := make([]error, lanes)
+	for lane := range errs {
+		reads.Go(func() {
+			for from := lane * w.chunk; from < len(names) && errs[lane] == nil; from += lanes * w.chunk {
+				to := min(from+w.chunk, len(names))
+				contents, err := w.reader.read(ctx, names[from:to], optioned)
+				if errs[lane] = err; err == nil {
+					copy(readings[from:to], decodeAll(names[from:to], contents, w.o.Refuse))
+				}
 			}
 		})
 	}
-	chunks.Wait()
+	reads.Wait()
 	for _, err := range errs {
 		if err != nil {
 			return nil, err

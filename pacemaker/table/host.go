@@ -105,63 +105,97 @@ func decodeHost(name string, members []string, fields map[string]string, refuse 
 	if len(members) == 0 && len(fields) == 0 {
 		return nil
 	}
-	h := &route.Host{Name: name, Policy: route.Balance, Backends: decodeMembers(name, members, refuse, reject)}
+	text := join(name, members)
+	h := &route.Host{Name: text[:len(name)], Policy: route.Balance}
+	var packed bool
+	h.Backends, packed = decodeMembers(text, members, refuse, func(err error) {
+		reject(Rejection{Host: name, Kind: RejectedMember, Why: err.Error()})
+	})
 	decodeFields(h, fields, func(field string, err error) {
 		reject(Rejection{Host: name, Kind: RejectedOption, Why: fmt.Sprintf("field %s: %v", quote(field), err)})
 	})
+	if packed && h.StickyBy.Name == "" {
+		return h
+	}
 	return h.Pack()
 }
 
-// decodeMembers returns the backends of a host, by name.
-func decodeMembers(host string, texts []string, refuse refusal, reject func(Rejection)) []route.Backend {
-	members := make([]decoded, 0, len(texts))
-	for _, text := range texts {
-		m, err := ParseMember(text)
+// join is name with members behind it. All strings of most hosts are parts of that one, so
+// they need not be packed.
+func join(name string, members []string) string {
+	size := len(name)
+	for _, member := range members {
+		size += len(member)
+	}
+	var text strings.Builder
+	text.Grow(size)
+	text.WriteString(name)
+	for _, member := range members {
+		text.WriteString(member)
+	}
+	return text.String()
+}
+
+// decodeMembers returns the backends of a host, by name, and whether their strings are all
+// that text ends in, which is made of members.
+func decodeMembers(text string, members []string, refuse refusal, reject func(error)) (backends []route.Backend, packed bool) {
+	size := 0
+	for _, member := range members {
+		size += len(member)
+	}
+	text = text[len(text)-size:]
+	packed = true
+	// Most hosts have as few as take no memory of their own.
+	var few [4]decoded
+	all := few[:0]
+	for _, member := range members {
+		member, text = text[:len(member)], text[len(member):]
+		m, err := ParseMember(member)
 		if err == nil && refuse != nil {
 			err = refuse(m.Address)
 		}
 		if err != nil {
-			reject(Rejection{Host: host, Kind: RejectedMember, Why: err.Error()})
+			reject(err)
+			packed = false
 			continue
 		}
-		// Keys have one spelling, so what follows the address is the origin as it is.
-		_, origin, _ := strings.Cut(text, "#")
-		members = append(members, decoded{m, origin})
+		// Keys have one spelling, so what follows the address is the origin as it is. So does
+		// an IPv4 address.
+		address, origin, _ := strings.Cut(member, "#")
+		if strings.HasPrefix(address, "[") {
+			address, packed = m.address(), false
+		}
+		all = append(all, decoded{m, address, origin})
 	}
 	// A SET has no order, and every router must give the same names.
-	slices.SortFunc(members, func(a, b decoded) int {
+	slices.SortFunc(all, func(a, b decoded) int {
 		if byAddress := a.Address.Compare(b.Address); byAddress != 0 {
 			return byAddress
 		}
 		return cmp.Compare(a.origin, b.origin)
 	})
-	backends := make([]route.Backend, 0, len(members))
-	var taken map[string]struct{}
-	if len(members) > 1 {
-		taken = make(map[string]struct{}, len(members))
-	}
-	for _, m := range members {
-		name := m.Name()
-		if _, twice := taken[name]; twice {
-			name = m.AddressName()
+	backends = make([]route.Backend, 0, len(all))
+	taken := make(map[string]struct{}, len(all))
+	for _, m := range all {
+		name := m.instance()
+		if _, twice := taken[name]; twice || name == "" {
+			name, packed = m.AddressName(), false
 		}
 		if _, twice := taken[name]; twice {
-			reject(Rejection{Host: host, Kind: RejectedMember, Why: fmt.Sprintf("%s is there more than once", m.Address)})
+			reject(fmt.Errorf("%s is there more than once", m.Address))
 			continue
 		}
-		if taken != nil {
-			taken[name] = struct{}{}
-		}
-		backends = append(backends, route.Backend{Name: name, Address: m.address(), Weight: 1, Origin: m.origin})
+		taken[name] = struct{}{}
+		backends = append(backends, route.Backend{Name: name, Address: m.text, Weight: 1, Origin: m.origin})
 	}
 	slices.SortFunc(backends, func(a, b route.Backend) int { return cmp.Compare(a.Name, b.Name) })
-	return backends
+	return backends, packed
 }
 
-// decoded is a member and its [route.Backend.Origin].
+// decoded is a member, its address as text, and its [route.Backend.Origin].
 type decoded struct {
 	Member
-	origin string
+	text, origin string
 }
 
 // decodeFields sets what the fields of the HASH say. A weight of a backend that is not

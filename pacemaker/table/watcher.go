@@ -238,6 +238,7 @@ func (w *Watcher) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
 	if err := w.connect(); err != nil {
 		return fmt.Errorf("watching the table: %w", err)
 	}
+	w.reader.most = MaxMembers + 1 // one more tells that it is too many
 	w.restore()
 	close(ready)
 	ctx, cancel := context.WithCancel(context.Background())

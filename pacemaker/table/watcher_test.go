@@ -202,6 +202,27 @@ var _ = Describe("Watcher", func() {
 			Eventually(func() int { return w.state().Rejected.Hosts }).Should(Equal(2))
 		})
 
+		It("serves a host with as many members as one may have, and rejects one with more", func() {
+			most, more := make([]table.Member, table.MaxMembers), make([]any, table.MaxMembers+100)
+			for i := range more {
+				if i < len(most) {
+					most[i] = instance(i + 1)
+				}
+				more[i] = instance(i + 1).String()
+			}
+			apply(writer, table.Replace("most.example.com", table.Options{}, nil, most...))
+			Expect(client.SAdd(ctx, "switchboard:instances:more.example.com", more...).Err()).To(Succeed())
+			w := watch(url)
+			w.fresh(1)
+			Expect(w.backends("most.example.com")).To(HaveLen(table.MaxMembers))
+			Expect(w.table().Get("more.example.com")).To(BeNil())
+			Expect(w.state().Rejected).To(Equal(table.Rejected{Hosts: 1}))
+			dump, err := writer.Dump(ctx)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(dump.Table[0].Hostname).To(Equal("more.example.com"))
+			Expect(dump.Table[0].Routes).To(HaveLen(len(more)))
+		})
+
 		It("D3: keeps its table if Redis loses its own, until an operator accepts", func() {
 			apply(writer, table.Add("a", instance(1)))
 			apply(writer, table.Add("b", instance(2)))
