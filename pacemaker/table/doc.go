@@ -55,9 +55,14 @@
 // why. The loop tries again after 50 ms to 0.5 s, half of it chance, and with a new client: it
 // follows again within 2 s of a network's healing.
 //
-// The whole table is compared, between changes and one call at a time, when a record is
+// The first table is read as fast as Redis gives it: names are found while hosts are read
+// that were found before, several calls are on their way, and one answer is decoded
+// meanwhile. What changes until then is noted, and read again.
+//
+// The whole table is compared, between changes and one short call at a time, when a record is
 // missing: the stream was trimmed, or the serial moved without a record, which is how older
-// writers do it. That happens at most once a second; and once a minute without a reason.
+// writers do it. That happens at most once a second; and about once a minute without a
+// reason, not by all routers at once.
 //
 // # What is not believed
 //

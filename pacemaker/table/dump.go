@@ -89,7 +89,7 @@ func (r reader) dump(ctx context.Context) (Dump, error) {
 	d := Dump{Serial: p.serial, Table: []DumpEntry{}}
 	found, optioned := make(map[string]struct{}), make(map[string]struct{})
 	for cursor := uint64(0); ; {
-		p := r.page(ctx, cursor)
+		p := r.page(ctx, cursor, turnPage)
 		if p.err != nil {
 			return Dump{}, p.err
 		}

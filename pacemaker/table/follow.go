@@ -1,10 +1,12 @@
 package table
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"os"
 	"reflect"
@@ -19,7 +21,7 @@ const (
 	// mostRecords is how many change records are read in one call.
 	mostRecords = 10_000
 	// mostChunk is how many hosts are read in one call.
-	mostChunk = 1000
+	mostChunk = 500
 	// MaxRejections is how many rejections a [Status] tells of.
 	MaxRejections = 20
 	// maxLogged is how many rejections of one step are logged.
@@ -373,8 +375,12 @@ type compare struct {
 }
 
 const (
-	// pageSize is the COUNT of a SCAN.
-	pageSize = 5000
+	// firstPage is the COUNT of a SCAN while there is no table yet, and turnPage and
+	// turnChunk are how many hosts are found or read in one turn of a later compare: Redis
+	// answers nobody meanwhile, and changes wait for the end of the turn.
+	firstPage = 5000
+	turnPage  = 500
+	turnChunk = 200
 	// mostAbout bounds what is made room for before anybody knows how many hosts there are:
 	// most keys may be somebody else's.
 	mostAbout = 1 << 20
@@ -387,7 +393,7 @@ func (w *Watcher) compare(ctx context.Context) error {
 	if w.whole == nil {
 		if w.held || w.due == nil && (w.resync.IsZero() || now.Before(w.resync)) {
 			if w.resync.IsZero() {
-				w.resync = now.Add(w.o.Resync)
+				w.resync = w.resyncAfter(now)
 			}
 			return nil
 		}
@@ -414,8 +420,10 @@ func (w *Watcher) compare(ctx context.Context) error {
 	}
 	c := w.whole
 	switch {
+	case !c.scanned && c.first:
+		return w.scanAndRead(ctx, c)
 	case !c.scanned:
-		return w.scan(ctx, c)
+		return w.scan(ctx, c, 1, turnPage)
 	case len(c.queue) > 0:
 		return w.readSome(ctx, c)
 	case !c.asked:
@@ -426,14 +434,62 @@ func (w *Watcher) compare(ctx context.Context) error {
 	return nil
 }
 
-// scan finds the next names.
-func (w *Watcher) scan(ctx context.Context, c *compare) error {
-	n := 1
-	if c.first {
-		n = atOnce
+// resyncAfter is when a compare must come without a reason. Half of it is chance, so that
+// routers that were started at once do not compare all at once.
+func (w *Watcher) resyncAfter(now time.Time) time.Time {
+	return now.Add(w.o.Resync*3/4 + rand.N(w.o.Resync/2+1))
+}
+
+// scanAndRead finds names and reads those that were found before, so that Redis and we
+// have both something to do. Which hosts have a HASH is known when all names are, so
+// those are read then, once more if need be.
+func (w *Watcher) scanAndRead(ctx context.Context, c *compare) error {
+	without := func(names []string) []string {
+		return slices.DeleteFunc(names, func(name string) bool { _, has := c.optioned[name]; return has })
 	}
+	names := without(c.take(atOnce * w.chunk))
+	var readings []reading
+	var errRead error
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		readings, errRead = w.readAll(ctx, names, nil)
+	}()
+	err := w.scan(ctx, c, pagesAtOnce, firstPage)
+	<-read
+	if err := cmp.Or(err, errRead); err != nil {
+		return err
+	}
+	w.collect(c, names, readings)
+	if c.scanned && len(c.optioned) > 0 {
+		c.hosts = slices.DeleteFunc(c.hosts, func(h *route.Host) bool { _, has := c.optioned[h.Name]; return has })
+		c.queue = slices.AppendSeq(without(c.queue), maps.Keys(c.optioned))
+	}
+	return nil
+}
+
+// take takes up to n names from the queue.
+func (c *compare) take(n int) []string {
+	n = min(n, len(c.queue))
+	names := c.queue[:n:n]
+	c.queue = c.queue[n:]
+	return names
+}
+
+// collect keeps hosts for the first table.
+func (w *Watcher) collect(c *compare, names []string, readings []reading) {
+	for i, name := range names {
+		w.reject(name, readings[i].rejected)
+		if host := readings[i].host; host != nil {
+			c.hosts = append(c.hosts, host)
+		}
+	}
+}
+
+// scan finds names, up to n pages of about size.
+func (w *Watcher) scan(ctx context.Context, c *compare, n int, size int64) error {
 	var err error
-	for p := range w.reader.pages(ctx, c.cursor, n) {
+	for p := range w.reader.pages(ctx, c.cursor, n, size) {
 		c.find(w, p.keys)
 		c.cursor, c.scanned, err = p.next, p.next == 0, p.err
 	}
@@ -459,36 +515,29 @@ func (c *compare) find(w *Watcher, keys []key) {
 
 // readSome reads the next of the queue.
 func (w *Watcher) readSome(ctx context.Context, c *compare) error {
-	n := 1
+	n := min(w.chunk, turnChunk)
 	if c.first {
-		n = atOnce
+		n = atOnce * w.chunk
 	}
-	n = min(n*w.chunk, len(c.queue))
-	names := c.queue[:n]
+	names := c.take(n)
 	readings, err := w.readAll(ctx, names, c.optioned)
 	if err != nil {
 		return err
 	}
-	c.queue = c.queue[n:]
 	w.chunk = min(w.chunk*2, mostChunk)
-	switch {
-	case c.first:
-		for i, name := range names {
-			w.reject(name, readings[i].rejected)
-			if host := readings[i].host; host != nil {
-				c.hosts = append(c.hosts, host)
-			}
-		}
-	default:
+	if c.first {
+		w.collect(c, names, readings)
+	} else {
 		w.part(c, names, readings)
 	}
 	return nil
 }
 
 const (
-	// atOnce is how many pages or chunks are read in one step while there is no table yet, so
-	// nobody waits for a change.
-	atOnce = 32
+	// atOnce and pagesAtOnce are how many chunks and pages are read in one step while there
+	// is no table yet, so nobody waits for a change.
+	atOnce      = 32
+	pagesAtOnce = 4
 	// lanes is how many chunks are on their way then: Redis works at one while another
 	// is decoded.
 	lanes = 3
@@ -585,7 +634,7 @@ func (w *Watcher) finish(c *compare) {
 	}
 	now := time.Now()
 	w.status.Compares++
-	w.resync = now.Add(w.o.Resync)
+	w.resync = w.resyncAfter(now)
 	w.notBefore = now.Add(max(compareEvery, now.Sub(c.began)))
 	if c.reasons.accepted {
 		for _, answer := range w.accepting {

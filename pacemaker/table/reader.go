@@ -230,14 +230,14 @@ type page struct {
 	err  error
 }
 
-// pages reads up to n pages from a cursor on, the next one while one is looked at. Who
-// calls takes all of them. One with an error is the last.
-func (r reader) pages(ctx context.Context, cursor uint64, n int) <-chan page {
+// pages reads up to n pages of about size keys from a cursor on, the next one while one is
+// looked at. Who calls takes all of them. One with an error is the last.
+func (r reader) pages(ctx context.Context, cursor uint64, n int, size int64) <-chan page {
 	pages := make(chan page)
 	go func() {
 		defer close(pages)
 		for range n {
-			p := r.page(ctx, cursor)
+			p := r.page(ctx, cursor, size)
 			pages <- p
 			if cursor = p.next; p.err != nil || cursor == 0 {
 				return
@@ -247,7 +247,7 @@ func (r reader) pages(ctx context.Context, cursor uint64, n int) <-chan page {
 	return pages
 }
 
-func (r reader) page(ctx context.Context, cursor uint64) (p page) {
+func (r reader) page(ctx context.Context, cursor uint64, size int64) (p page) {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
 	// A SCAN is about one node.
@@ -255,7 +255,7 @@ func (r reader) page(ctx context.Context, cursor uint64) (p page) {
 	if err != nil {
 		return page{err: fmt.Errorf("finding the keys: %w", err)}
 	}
-	found, next, err := one.Scan(ctx, cursor, r.keys.hosts(), pageSize).Result()
+	found, next, err := one.Scan(ctx, cursor, r.keys.hosts(), size).Result()
 	if err != nil {
 		return page{err: fmt.Errorf("finding the keys: %w", err)}
 	}

@@ -24,7 +24,7 @@ import (
 const (
 	// DefaultPoll is how often a writer that leaves no record is looked for.
 	DefaultPoll = 500 * time.Millisecond
-	// DefaultResync is how often the whole table is compared without a reason.
+	// DefaultResync is how often the whole table is compared without a reason, in the mean.
 	DefaultResync = time.Minute
 	// DefaultPause is the time between two tables while changes keep coming.
 	DefaultPause = 5 * time.Millisecond

@@ -17,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"switchboard/bridge/route"
+	"switchboard/fixtures/servers"
 	"switchboard/fixtures/spec"
 	"switchboard/pacemaker/table"
 )
@@ -372,7 +373,7 @@ var _ = Describe("Watcher", func() {
 		during := func(host string, do func()) {
 			var done atomic.Bool
 			mini.Server().SetPreHook(func(_ *miniserver.Peer, command string, arguments ...string) bool {
-				if command == "SMEMBERS" && arguments[0] == "switchboard:instances:"+host && done.CompareAndSwap(false, true) {
+				if command == "SRANDMEMBER" && arguments[0] == "switchboard:instances:"+host && done.CompareAndSwap(false, true) {
 					do()
 				}
 				return false
@@ -415,6 +416,40 @@ var _ = Describe("Watcher", func() {
 		}
 		Expect(w.state().Failures).NotTo(BeZero())
 		Expect(w.state().Changes).To(BeEquivalentTo(changes))
+	})
+
+	It("loads more hosts than it finds at once, with their options, whichever of their keys it finds first", func() {
+		url := "redis://" + startRedis(new(servers.Redis)).Addr()
+		client := connect(url)
+		const many = 30_000
+		name := func(i int) string { return fmt.Sprint("app-", i) }
+		pipe := client.Pipeline()
+		for i := range many {
+			if i%5 != 4 {
+				pipe.SAdd(ctx, "switchboard:instances:"+name(i), instance(i%60_000).String())
+			}
+			if i%5 > 1 {
+				pipe.HSet(ctx, "switchboard:host:"+name(i), "hold", fmt.Sprint(i+1, "s"))
+			}
+		}
+		pipe.Set(ctx, "switchboard:serial", 7, 0)
+		Expect(pipe.Exec(ctx)).Error().NotTo(HaveOccurred())
+		w := watch(url, func(o *table.WatcherOptions) { o.Redis.Timeout = soon })
+		w.fresh(7)
+		Expect(w.table().Len()).To(Equal(many))
+		for i := range many {
+			host := w.table().Get(name(i))
+			members, hold := 1, time.Duration(0)
+			if i%5 == 4 {
+				members = 0
+			}
+			if i%5 > 1 {
+				hold = time.Duration(i+1) * time.Second
+			}
+			if len(host.Backends) != members || host.Hold != hold {
+				Fail(fmt.Sprintf("%s has %d members and hold %s, not %d and %s", host.Name, len(host.Backends), host.Hold, members, hold))
+			}
+		}
 	})
 
 	It("ignores a saved table that is broken, with an alarm until Redis has one", func() {
