@@ -375,12 +375,11 @@ type compare struct {
 }
 
 const (
-	// firstPage is the COUNT of a SCAN while there is no table yet, and turnPage and
-	// turnChunk are how many hosts are found or read in one turn of a later compare: Redis
-	// answers nobody meanwhile, and changes wait for the end of the turn.
+	// firstPage is the COUNT of a SCAN while there is no table yet, and turnPage that in a
+	// turn of a later compare: Redis answers nobody meanwhile, and changes wait for the end
+	// of the turn.
 	firstPage = 5000
-	turnPage  = 500
-	turnChunk = 200
+	turnPage  = 1000
 	// mostAbout bounds what is made room for before anybody knows how many hosts there are:
 	// most keys may be somebody else's.
 	mostAbout = 1 << 20
@@ -515,9 +514,9 @@ func (c *compare) find(w *Watcher, keys []key) {
 
 // readSome reads the next of the queue.
 func (w *Watcher) readSome(ctx context.Context, c *compare) error {
-	n := min(w.chunk, turnChunk)
+	n := w.chunk
 	if c.first {
-		n = atOnce * w.chunk
+		n *= atOnce
 	}
 	names := c.take(n)
 	readings, err := w.readAll(ctx, names, c.optioned)
