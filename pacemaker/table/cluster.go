@@ -3,12 +3,17 @@ package table
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
 
 // errMoving is a change that nobody can make now, and nobody has made.
 var errMoving = errors.New("the Redis Cluster is moving the table to another node: try again")
+
+// rumor is about how long the nodes of a Redis Cluster take to tell each other who has
+// what.
+const rumor = 20 * time.Millisecond
 
 // node is who has the table: the client, or a master of the Redis Cluster. A tag in the
 // prefix puts all keys on the same one.
@@ -31,7 +36,7 @@ func (r reader) lost(ctx context.Context) {
 // the client sends what it got no answer to again, and so would find its own change
 // there and call that a conflict.
 func (r reader) script(ctx context.Context, script *redis.Script, keys []string, arguments ...any) (*redis.Cmd, error) {
-	for try := 1; ; try++ {
+	for {
 		node, err := r.node(ctx)
 		if err != nil {
 			return nil, err
@@ -44,13 +49,21 @@ func (r reader) script(ctx context.Context, script *redis.Script, keys []string,
 			return answer, err
 		case redis.HasErrorPrefix(err, "ASK"), redis.HasErrorPrefix(err, "TRYAGAIN"):
 			return nil, errMoving
-		case !redis.HasErrorPrefix(err, "MOVED") || try > 1:
+		case !redis.HasErrorPrefix(err, "MOVED"):
 			r.lost(ctx)
 			return nil, err
 		}
-		// It was not run. This asks the nodes who has which keys, and waits for the answer.
+		// It was not run. This asks a node who has which keys, and waits for the answer. It
+		// may be one that has not heard of it yet.
 		if err := cluster.ForEachMaster(ctx, func(context.Context, *redis.Client) error { return nil }); err != nil {
 			return nil, err
+		}
+		again := time.NewTimer(rumor)
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+			return nil, errMoving
 		}
 	}
 }
