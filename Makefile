@@ -29,11 +29,14 @@ SOAK_POSTS ?= 1000000
 SOAK_BYTES ?= 10737418240
 # How many lines are logged, at up to 10,000 a second, while their reader is killed.
 SOAK_LINES ?= 600000
+# How many requests are sent, 10,000 a second, while their log is rotated and its reader is killed.
+SOAK_REQUESTS ?= 600000
 
 .PHONY: soak
-soak: tools ## Probe real databases 100,000 times each, send a million requests past kills, stream 10 GiB both ways, count 600,000 lines past kills
+soak: tools ## Probe real databases 100,000 times each, send a million requests past kills, stream 10 GiB both ways, count 600,000 lines and requests past kills
 	SOAK=1 go test -race -count=1 -p 1 -timeout 20m ./monitor/check/mysql ./monitor/check/galera ./monitor/check/postgres -ginkgo.focus-file soak_test.go
 	SOAK_LINES=$(SOAK_LINES) go test -v -count=1 -timeout 20m ./pacemaker/stats -ginkgo.focus='however often it is killed' -ginkgo.v
+	SOAK_REQUESTS=$(SOAK_REQUESTS) go test -v -count=1 -timeout 20m ./cmd/switchboard -ginkgo.focus='is accounted for' -ginkgo.v
 	SOAK_POSTS=$(SOAK_POSTS) SOAK_BYTES=$(SOAK_BYTES) go test -v -count=1 -timeout 3h ./bridge/web -ginkgo.focus=soak -ginkgo.timeout=3h -ginkgo.v
 
 .PHONY: lint

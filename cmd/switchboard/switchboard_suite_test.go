@@ -14,7 +14,7 @@ func TestSwitchboard(t *testing.T) {
 	RunSpecs(t, "cmd/switchboard")
 }
 
-// binary is the program, built with the race detector.
+// binary is the program.
 var binary string
 
 var _ = SynchronizedBeforeSuite(
