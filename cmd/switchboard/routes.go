@@ -86,7 +86,7 @@ func (f *tableFlags) add(command *cobra.Command) {
 	flags.SortFlags = false
 	flags.StringVar(&f.url, "redis", "", "where the table is, a `URL` ("+redisVariable+")")
 	flags.StringVar(&f.passwordFile, "redis-password-file", "", "`file` that holds the password ("+redisPasswordFileVariable+")")
-	flags.StringVar(&f.prefix, "prefix", "", "what all keys begin with ("+prefixVariable+"; default "+store.DefaultPrefix+")")
+	flags.StringVar(&f.prefix, "prefix", "", "what all keys begin with ("+prefixVariable+"; default "+store.DefaultPrefix+"; "+store.NoPrefix+": nothing)")
 	flags.StringVar(&f.config, "config", "", "configuration of a router, a `file`, which says all that no flag says")
 	flags.DurationVar(&f.timeout, "timeout", 5*time.Second, "how long to wait for each answer of Redis")
 	_ = command.MarkFlagFilename("redis-password-file")
@@ -104,7 +104,7 @@ func (p *program) redis(f tableFlags) (store.Redis, string, error) {
 		}
 		r, prefix, passwordFile = file.Redis.Store(), file.Redis.Prefix, ""
 	}
-	r.URL, prefix, passwordFile = cmp.Or(f.url, r.URL), cmp.Or(f.prefix, prefix, store.DefaultPrefix), cmp.Or(f.passwordFile, passwordFile)
+	r.URL, prefix, passwordFile = cmp.Or(f.url, r.URL), cmp.Or(f.prefix, prefix), cmp.Or(f.passwordFile, passwordFile)
 	r.Timeout, r.Name = f.timeout, "switchboard-routes"
 	if r.URL == "" {
 		return r, "", fmt.Errorf("no Redis: name it with --redis URL or %s, as in redis://127.0.0.1:6379", redisVariable)

@@ -69,7 +69,7 @@ func (f *statsFlags) add(command *cobra.Command) {
 	flags.SortFlags = false
 	flags.StringVar(&f.url, "redis", "", "where the statistics are, a `URL` ("+statsVariable+")")
 	flags.StringVar(&f.passwordFile, "redis-password-file", "", "`file` that holds the password ("+statsPasswordFileVariable+")")
-	flags.StringVar(&f.prefix, "prefix", "", "what all keys begin with ("+statsPrefixVariable+"; default "+store.DefaultPrefix+")")
+	flags.StringVar(&f.prefix, "prefix", "", "what all keys begin with ("+statsPrefixVariable+"; default "+store.DefaultPrefix+"; "+store.NoPrefix+": nothing)")
 	_ = command.MarkFlagFilename("redis-password-file")
 }
 
@@ -94,7 +94,7 @@ func (p *program) statsRedis(f statsFlags) (redis store.Redis, prefix string, er
 		}
 		redis.Password = string(bytes.TrimRight(text, "\r\n"))
 	}
-	prefix = or(f.prefix, p.value(statsPrefixVariable), store.DefaultPrefix)
+	prefix = or(f.prefix, p.value(statsPrefixVariable))
 	if err := redis.Validate(); err != nil {
 		return redis, "", err
 	}

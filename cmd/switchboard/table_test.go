@@ -353,6 +353,25 @@ var _ = Describe("router with a routing table", func() {
 		Expect(t.WaitExit(within)).To(Equal(0))
 	})
 
+	It("reads a table without a prefix, as the first routers of this family have it", func() {
+		spec.Need("redis-server", "redis-server")
+		server := startRedis(&servers.Redis{})
+		client := tableClient(server)
+		shop := startApps("shop.test")["shop.test"]
+		Expect(client.SAdd(context.Background(), "instances:shop.test", shop.String()).Err()).To(Succeed())
+		Expect(client.Set(context.Background(), "serial", 7, 0).Err()).To(Succeed())
+		r := startRouter(write("router.yaml", fmt.Sprintf(`
+listeners: [{name: web, bind: "127.0.0.1:0", protocol: http}]
+redis: {url: "redis://%s", prefix: "-"}
+api: {bind: "127.0.0.1:0"}
+`, server.Addr())))
+		Eventually(r.answers).WithArguments("shop.test").WithTimeout(converge).Should(Equal("shop.test"))
+		listed := command(environment(), "routes", "list", "--redis", "redis://"+server.Addr(), "--prefix", "-")
+		Expect(listed.code).To(Equal(0), listed.errs)
+		Expect(listed.out).To(ContainSubstring("shop.test"))
+		Expect(client.Keys(context.Background(), "*").Val()).To(ConsistOf("instances:shop.test", "serial"))
+	})
+
 	It("says what is wrong with its Redis, without the password", func() {
 		config := write("router.yaml", `
 listeners: [{name: web, bind: "127.0.0.1:0", protocol: http}]

@@ -112,7 +112,7 @@ type Query struct {
 type QueryOptions struct {
 	// Client is as [store.Redis.Connect] makes it. The Query does not close it. Required.
 	Client redis.UniversalClient
-	// Prefix is what all keys begin with; "": [store.DefaultPrefix].
+	// Prefix is what all keys begin with, as [store.Prefix] has it.
 	Prefix string
 	// Timeout bounds each call of Redis, of which one answer may need several; 0:
 	// [store.DefaultTimeout].
@@ -121,7 +121,7 @@ type QueryOptions struct {
 
 // NewQuery returns a query. Its errors are those of the options.
 func NewQuery(o QueryOptions) (*Query, error) {
-	o.Prefix = cmp.Or(o.Prefix, store.DefaultPrefix)
+	o.Prefix = store.Prefix(o.Prefix)
 	if err := store.CheckPrefix(o.Client, o.Prefix); err != nil {
 		return nil, fmt.Errorf("asking for statistics: %w", err)
 	}

@@ -67,7 +67,7 @@ func (k Keep) orDefault() Keep {
 type Options struct {
 	// Redis is where the statistics are.
 	Redis store.Redis
-	// Prefix is what all keys begin with; "": [store.DefaultPrefix].
+	// Prefix is what all keys begin with, as [store.Prefix] has it.
 	Prefix string
 	// Log is the file to follow. It need not be there yet. Required.
 	Log string
@@ -157,7 +157,7 @@ type Reader struct {
 // options.
 func NewReader(o Options) (*Reader, error) {
 	fail := func(err error) (*Reader, error) { return nil, fmt.Errorf("reading statistics: %w", err) }
-	o.Prefix = cmp.Or(o.Prefix, store.DefaultPrefix)
+	o.Prefix = store.Prefix(o.Prefix)
 	o.Interval, o.Settle = cmp.Or(o.Interval, DefaultInterval), cmp.Or(o.Settle, DefaultSettle)
 	o.Bytes, o.Upkeep = cmp.Or(o.Bytes, DefaultBytes), cmp.Or(o.Upkeep, DefaultUpkeep)
 	o.Keep, o.Redis.Timeout = o.Keep.orDefault(), cmp.Or(o.Redis.Timeout, store.DefaultTimeout)

@@ -19,6 +19,23 @@ import (
 // DefaultPrefix is what all keys begin with unless something else is configured.
 const DefaultPrefix = "switchboard:"
 
+// NoPrefix stands for a prefix of nothing, which the first routers of this family have
+// in a Redis of their own.
+const NoPrefix = "-"
+
+// Prefix is what keys begin with whose prefix is configured so: "" is [DefaultPrefix],
+// [NoPrefix] nothing.
+func Prefix(configured string) string {
+	switch configured {
+	case "":
+		return DefaultPrefix
+	case NoPrefix:
+		return ""
+	default:
+		return configured
+	}
+}
+
 // DefaultTimeout bounds each call to Redis, and each connect. A Redis that is slower is
 // as good as down: what it has may be old.
 const DefaultTimeout = time.Second

@@ -78,6 +78,12 @@ var _ = Describe("Redis", func() {
 		Entry("a socket with a query", "unix:///run/redis.sock?x=s3cret", "takes db=NUMBER"),
 	)
 
+	It("knows the prefix that a configuration means", func() {
+		Expect([]string{store.Prefix(""), store.Prefix("a:"), store.Prefix(store.NoPrefix)}).To(Equal([]string{"switchboard:", "a:", ""}))
+		Expect(store.Redis{URL: "redis://cache"}.CheckPrefix(store.NoPrefix)).To(Succeed())
+		Expect(store.Redis{URL: "redis-cluster://cache"}.CheckPrefix(store.NoPrefix)).NotTo(Succeed())
+	})
+
 	It("shows no password, however it is printed", func() {
 		c := store.Redis{URL: "redis://user:s3cret@cache:7000/1", Password: "s3cret", SentinelPassword: "s3cret"}
 		var log bytes.Buffer

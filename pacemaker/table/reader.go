@@ -29,7 +29,7 @@ type reader struct {
 }
 
 func newReader(client redis.UniversalClient, prefix string, timeout time.Duration) (reader, error) {
-	prefix = cmp.Or(prefix, store.DefaultPrefix)
+	prefix = store.Prefix(prefix)
 	return reader{client: client, keys: keys{prefix}, timeout: cmp.Or(timeout, store.DefaultTimeout)}, store.CheckPrefix(client, prefix)
 }
 

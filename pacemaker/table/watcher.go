@@ -85,7 +85,7 @@ type Rejected struct {
 type WatcherOptions struct {
 	// Redis is where the table is. A replica will do, as nothing is written.
 	Redis store.Redis
-	// Prefix is what all keys begin with; "": [store.DefaultPrefix].
+	// Prefix is what all keys begin with, as [store.Prefix] has it.
 	Prefix string
 	// Table says how the table is asked.
 	Table route.Options
@@ -187,7 +187,7 @@ func NewWatcher(o WatcherOptions) (*Watcher, error) {
 		return nil, fmt.Errorf("watching the table: %w", err)
 	}
 	defer client.Close()
-	if err := store.CheckPrefix(client, cmp.Or(o.Prefix, store.DefaultPrefix)); err != nil {
+	if err := store.CheckPrefix(client, store.Prefix(o.Prefix)); err != nil {
 		return nil, fmt.Errorf("watching the table: %w", err)
 	}
 	o.Poll, o.Resync, o.Pause = cmp.Or(o.Poll, DefaultPoll), cmp.Or(o.Resync, DefaultResync), cmp.Or(o.Pause, DefaultPause)

@@ -185,7 +185,7 @@ type Result struct {
 type WriterOptions struct {
 	// Client is as [store.Redis.Connect] makes it. The Writer does not close it. Required.
 	Client redis.UniversalClient
-	// Prefix is what all keys begin with; "": [store.DefaultPrefix].
+	// Prefix is what all keys begin with, as [store.Prefix] has it.
 	Prefix string
 	// Keep is about how many change records are kept; 0: [DefaultKeep].
 	Keep int64

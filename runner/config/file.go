@@ -146,7 +146,7 @@ type Backend struct {
 type Redis struct {
 	// URL may hold a password, so it has no flag.
 	URL    Secret `key:"url" doc:"redis://HOST:PORT/DB, unix:///SOCKET, redis-sentinel://HOST,HOST/MASTER or redis-cluster://HOST,HOST; rediss… speak TLS; empty: none"`
-	Prefix string `key:"prefix" default:"switchboard:" doc:"what all keys there begin with; on a cluster with a hash tag, as {switchboard}:"`
+	Prefix string `key:"prefix" default:"switchboard:" doc:"what all keys there begin with, - for nothing; on a cluster with a hash tag, as {switchboard}:"`
 	// Password is what PasswordFile holds.
 	Password     Secret
 	PasswordFile string `key:"password_file" doc:"file that holds the password of Redis; relative to the working directory"`
