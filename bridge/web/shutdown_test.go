@@ -70,6 +70,8 @@ var _ = Describe("Shutdown", func() {
 		Expect(response.Close).To(BeTrue())
 		Expect(body).To(Equal("ok"))
 		c.ended()
+		// Until then it is waited for, for a second: it might not have read all.
+		c.Close()
 		Expect(b.Requests()).To(Equal(1))
 		Eventually(r.ended).Should(Receive(BeNil()))
 		r.ended <- nil
