@@ -51,17 +51,11 @@ func (h *Host) Claim(c *Claim, key []byte) error {
 		if t == nil {
 			return errNoBackend
 		}
-		c.host, c.term = h, t
-		c.id, c.since = h.shared.ids.Add(1), time.Now()
-		h.shared.open.Add(1)
-		err := t.claims.join(c)
-		if err == nil {
-			return nil
-		}
-		h.shared.leave()
-		c.term = nil
+		// A term that is being ended takes claims until all dials have heard of it.
 		if t.ctx.Err() == nil {
-			return err
+			if err := h.enter(t, c); err == nil || t.ctx.Err() == nil {
+				return err
+			}
 		}
 		if h.stopping.Err() != nil {
 			return errShutdown
@@ -73,6 +67,19 @@ func (h *Host) Claim(c *Claim, key []byte) error {
 			return errShutdown
 		}
 	}
+}
+
+// enter makes c a session in t.
+func (h *Host) enter(t *term, c *Claim) error {
+	c.host, c.term = h, t
+	c.id, c.since = h.shared.ids.Add(1), time.Now()
+	h.shared.open.Add(1)
+	err := t.claims.join(c)
+	if err != nil {
+		h.shared.leave()
+		c.term = nil
+	}
+	return err
 }
 
 // Release ends the claim's session, and forgets which backends were tried. A claim
@@ -124,6 +131,9 @@ func (c *Claim) Address() string { return c.term.backend.Address }
 // Dial connects to the claimed backend, for as long as its term lasts and within
 // the host's dial timeout.
 func (c *Claim) Dial() (relay.Conn, error) { return c.host.dial(c.term) }
+
+// Over tells whether the claimed backend's term has ended.
+func (c *Claim) Over() bool { return c.term != nil && c.term.ctx.Err() != nil }
 
 // Suspect is for a backend that could not be dialed or has broken a connection:
 // the monitor is told to look, and others are chosen for a moment. An error that

@@ -117,10 +117,13 @@ var _ = Describe("Choices", func() {
 		}}}})
 		defer close(release)
 		// One request waits at the slow one, sooner or later; from then on it has one more.
+		sent := int64(0)
 		Eventually(func() int64 {
 			r.dial().send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
+			sent++
 			return slow.requests.Load()
 		}).Should(BeNumerically(">=", 1))
+		Eventually(func() int64 { return slow.requests.Load() + quick.requests.Load() }).Should(Equal(sent))
 		Eventually(func() int { return r.bridge.Host("a.test").Counts().Backends["b1"] }).Should(BeZero())
 		before := slow.requests.Load()
 		ask := asker(r)

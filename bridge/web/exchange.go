@@ -372,9 +372,11 @@ func (x *exchange) attempts(began time.Time) (status int) {
 		if o.status != 0 {
 			return o.status
 		}
+		// The term's end breaks off a dial a moment before it tells the claim.
+		over := x.claim.Over()
 		x.claim.Retry()
 		switch {
-		case x.overtaken() && !o.reached:
+		case (x.overtaken() || over) && !o.reached:
 			continue
 		case !x.again(attempt, o) && !x.held(began, o):
 			return x.refuseFor(o.err)

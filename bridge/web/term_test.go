@@ -1,6 +1,9 @@
 package web_test
 
 import (
+	"context"
+	"net"
+	"sync/atomic"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -31,6 +34,34 @@ var _ = Describe("a term that ends before its backend is reached", func() {
 		Expect(body).To(Equal("young"))
 		Expect(old.requests.Load()).To(BeZero())
 		close(dialing)
+	})
+
+	It("does so in whatever moment of a dial it ends", func() {
+		old, young := startBackend("old", nil), startBackend("young", nil)
+		var held atomic.Int64
+		var network net.Dialer
+		r := startRig(rigOptions{
+			hosts: []hostSpec{{name: "db.test", backends: []string{old.addr}, bridge: active, web: web.HostOptions{Retries: -1}}},
+			dial: func(ctx context.Context, kind, address string) (net.Conn, error) {
+				if address != old.addr {
+					return network.DialContext(ctx, kind, address)
+				}
+				held.Add(1)
+				return nil, spec.Stall(ctx, kind, address)
+			},
+		})
+		for round := range 100 {
+			c := r.dial()
+			c.send(request)
+			Eventually(held.Load).WithPolling(time.Millisecond).Should(BeEquivalentTo(round + 1))
+			r.activate("db.test", uint64(2*round+2), young.addr)
+			response, body := c.answer("POST")
+			Expect(response.StatusCode).To(Equal(200), "round %d", round)
+			Expect(body).To(Equal("young"))
+			c.Close()
+			r.activate("db.test", uint64(2*round+3), old.addr)
+			Expect(r.bridge.Host("db.test").AwaitEpoch(context.Background(), uint64(2*round+3))).Error().NotTo(HaveOccurred())
+		}
 	})
 
 	It("holds a request while there is no backend, and when the one there is cannot be dialed", func() {
