@@ -1,9 +1,11 @@
 package relay_test
 
 import (
+	"context"
 	"io"
 	"net"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,21 +31,22 @@ func copyPlain(a, b net.Conn) {
 // plumb returns the far ends of a relay of the kind named.
 func plumb(b *testing.B, kind string) (client, backend *net.TCPConn) {
 	o := relay.Options{}
-	if kind == "relay/copy" {
+	by, how, _ := strings.Cut(kind, "/")
+	if how == "copy" {
 		o.SpliceAfter = -1
 	}
-	engine := relay.NewPortable(o)
-	b.Cleanup(func() { _ = engine.Close() })
-	var copier func(a, b net.Conn)
-	switch kind {
-	case "iocopy/splice":
-		copier = copySplice
-	case "iocopy/copy":
-		copier = copyPlain
-	default:
-		set := engine.NewSet()
-		l := plug(b, engine, set, nil)
+	for _, e := range engines {
+		if e.name != by {
+			continue
+		}
+		engine := e.make(o)
+		b.Cleanup(func() { _ = engine.Close() })
+		l := plug(b, engine, engine.NewSet(), nil)
 		return l.client, l.backend
+	}
+	copier := copySplice
+	if how == "copy" {
+		copier = copyPlain
 	}
 	c1, c2 := tcpPair(b)
 	b1, b2 := tcpPair(b)
@@ -71,7 +74,7 @@ func tcpPair(t testing.TB) (dialed, accepted *net.TCPConn) {
 	return c.(*net.TCPConn), a.(*net.TCPConn)
 }
 
-var kinds = []string{"relay/splice", "relay/copy", "iocopy/splice", "iocopy/copy"}
+var kinds = []string{"Loops/splice", "Loops/copy", "Portable/splice", "Portable/copy", "iocopy/splice", "iocopy/copy"}
 
 // BenchmarkEcho is one byte there and back through a relay.
 func BenchmarkEcho(b *testing.B) {
@@ -132,7 +135,7 @@ func cpu() time.Duration {
 
 // crowd opens sessions whose peers are bare descriptors, so that what is measured
 // is the engine's. The descriptor limit must allow four a session.
-func crowd(b *testing.B, engine *relay.Portable, set relay.Set, sessions int) (measured uint64, peers []int) {
+func crowd(b *testing.B, engine relay.Engine, set relay.Set, sessions int) (measured uint64, peers []int) {
 	b.Helper()
 	front, err := engine.Listen(b.Context(), "127.0.0.1:0")
 	if err != nil {
@@ -183,34 +186,114 @@ const crowdSize = 4500
 
 // BenchmarkEnd is what one End takes that severs 4,500 idle sessions.
 func BenchmarkEnd(b *testing.B) {
-	for b.Loop() {
-		b.StopTimer()
-		engine := relay.NewPortable(relay.Options{})
-		set := engine.NewSet()
-		_, peers := crowd(b, engine, set, crowdSize)
-		b.StartTimer()
-		set.End(nil)
-		b.StopTimer()
-		for _, fd := range peers {
-			_ = unix.Close(fd)
-		}
-		_ = engine.Close()
-		b.StartTimer()
+	for _, e := range engines {
+		b.Run(e.name, func(b *testing.B) {
+			for b.Loop() {
+				b.StopTimer()
+				engine := e.make(relay.Options{})
+				set := engine.NewSet()
+				_, peers := crowd(b, engine, set, crowdSize)
+				b.StartTimer()
+				set.End(nil)
+				b.StopTimer()
+				for _, fd := range peers {
+					_ = unix.Close(fd)
+				}
+				_ = engine.Close()
+				b.StartTimer()
+			}
+		})
 	}
 }
 
 // BenchmarkIdle is what an idle session keeps in memory, its sockets included,
 // after it has moved a byte each way.
 func BenchmarkIdle(b *testing.B) {
-	for b.Loop() {
-		engine := relay.NewPortable(relay.Options{})
-		set := engine.NewSet()
-		bytes, peers := crowd(b, engine, set, crowdSize)
-		b.ReportMetric(float64(bytes)/crowdSize, "B/session")
-		set.End(nil)
-		for _, fd := range peers {
-			_ = unix.Close(fd)
+	for _, e := range engines {
+		b.Run(e.name, func(b *testing.B) {
+			for b.Loop() {
+				engine := e.make(relay.Options{})
+				set := engine.NewSet()
+				bytes, peers := crowd(b, engine, set, crowdSize)
+				b.ReportMetric(float64(bytes)/crowdSize, "B/session")
+				set.End(nil)
+				for _, fd := range peers {
+					_ = unix.Close(fd)
+				}
+				_ = engine.Close()
+			}
+		})
+	}
+}
+
+// BenchmarkConnect is a session from accept to end: connect, a byte each way, close.
+func BenchmarkConnect(b *testing.B) {
+	for _, e := range engines {
+		b.Run(e.name, func(b *testing.B) {
+			engine := e.make(relay.Options{})
+			defer engine.Close()
+			front, back, err := listeners(b, engine)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer front.Close()
+			defer back.Close()
+			set := engine.NewSet()
+			go func() {
+				for {
+					client, err := front.Accept()
+					if err != nil {
+						return
+					}
+					go func() {
+						backend, err := engine.Dial(context.Background(), back.Addr().String())
+						if err != nil {
+							b.Error(err)
+							return
+						}
+						if _, err := set.Open(relay.Pair{Client: client, Backend: backend}); err != nil {
+							b.Error(err)
+						}
+					}()
+				}
+			}()
+			go echo(back)
+			one := make([]byte, 1)
+			b.ReportAllocs()
+			before := cpu()
+			for b.Loop() {
+				c, err := net.Dial("tcp", front.Addr().String())
+				if err != nil {
+					b.Fatal(err)
+				}
+				_, _ = c.Write(one)
+				_, _ = io.ReadFull(c, one)
+				_ = c.Close()
+			}
+			b.ReportMetric(float64((cpu()-before).Microseconds())/float64(b.N), "cpu-us/op")
+		})
+	}
+}
+
+func listeners(b *testing.B, engine relay.Engine) (front relay.Listener, back net.Listener, err error) {
+	if front, err = engine.Listen(b.Context(), "127.0.0.1:0"); err != nil {
+		return nil, nil, err
+	}
+	if back, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		front.Close()
+	}
+	return front, back, err
+}
+
+func echo(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
 		}
-		_ = engine.Close()
+		go func() {
+			_, _ = io.Copy(onlyWrite{c}, onlyRead{c})
+			_ = c.Close()
+		}()
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"time"
 )
 
@@ -18,6 +19,12 @@ type Engine interface {
 	// Adopt makes a Conn of c, which is the engine's from then on. What is not a
 	// plain TCP socket works too, if not as well: see the engine.
 	Adopt(c net.Conn) Conn
+	// AdoptListener makes a Listener of l: what it accepts goes through Adopt.
+	AdoptListener(l net.Listener) Listener
+	// ForRequests returns the engine whose Conns suit those who read and write them
+	// themselves, as HTTP does. The sets of this engine take its Conns as well. It is
+	// closed with this one.
+	ForRequests() Engine
 	// NewSet returns an empty set that admits sessions.
 	NewSet() Set
 	// Close ends every session of every set, waits until nothing of the engine is
@@ -33,6 +40,37 @@ type Listener interface {
 	Addr() net.Addr
 	Close() error
 }
+
+// Server is a [Listener] that accepts without a goroutine of the caller's. Either
+// Accept is called or Serve, not both.
+type Server interface {
+	Listener
+	// Serve has accepted called with every Conn, from goroutines of the engine's and
+	// from one at a time, which it must not block, until accepting fails; then it
+	// returns that error, as Accept would, and may be called again. A Listener that is
+	// closed fails with an error that is [net.ErrClosed].
+	Serve(accepted func(Conn)) error
+}
+
+// Starter is a [Set] that dials by itself.
+type Starter interface {
+	Set
+	// Start is Open of a pair that has no Backend yet: it dials to, for at most so
+	// long, makes a session of both, and calls then, from a goroutine of the engine's.
+	// It does not wait. If it returns an error or calls then with one, there is no
+	// session, and p.Client is the caller's as it was before. The error is [ErrStarter]
+	// if the set cannot do this with such a pair; what its cause is if the set refuses
+	// or has ended, also while it dials; [os.ErrDeadlineExceeded] if that took too
+	// long; and else as that of [Engine.Dial].
+	//
+	// then must not block nor call the set, and Done is not called before it. A pair
+	// that is on its way is no member: Len and Sessions leave it out. But End, which
+	// ends it as well, returns when then has been called.
+	Start(p Pair, to netip.AddrPort, within time.Duration, then func(Session, error)) error
+}
+
+// ErrStarter is for a pair that cannot be started, but may well be opened.
+var ErrStarter = errors.New("dial it and open it")
 
 // Conn is one plain TCP socket that is in no set yet. One goroutine reads it and
 // one writes it at a time; Close, Reset, Abort and the deadlines may be called from
@@ -78,7 +116,7 @@ type Lender interface {
 }
 
 // Side is one end of a session.
-type Side int
+type Side uint8
 
 // The sides of a session. Neither is us: a set that was ended, a limit.
 const (
@@ -99,8 +137,8 @@ type Pair struct {
 	Headers int
 	Limits  Limits
 	// HalfClosed is called, before Done, when one side has ended and the session
-	// goes on in the other direction; nil: nobody. It must not block, and may call
-	// nothing of the set but Len.
+	// goes on in the other direction; nil: nobody. It must not block, since others may
+	// wait for it, and may call nothing of the set but Len.
 	HalfClosed func(first Side)
 	// Done is called exactly once, when the session has left its set and both its
 	// sockets are closed, from a goroutine of the engine's or from the one that
@@ -118,6 +156,15 @@ type Limits struct {
 	// HalfClose is the longest time without a byte once one direction has ended;
 	// 0: no limit but Idle. The shorter of the two applies.
 	HalfClose time.Duration
+}
+
+// silence returns how long a session may be silent, 0 for ever, and what it ends with
+// then. half says that one direction has ended.
+func (l Limits) silence(half bool) (time.Duration, error) {
+	if half && l.HalfClose > 0 && (l.Idle <= 0 || l.HalfClose <= l.Idle) {
+		return l.HalfClose, ErrHalfClose
+	}
+	return max(l.Idle, 0), ErrIdle
 }
 
 // Errors that end a session from inside the engine. They arrive in

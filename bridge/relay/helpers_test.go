@@ -46,10 +46,31 @@ func countFDs() int {
 	return len(d) - 1 // without the one of ReadDir
 }
 
-func newEngine(o relay.Options) *relay.Portable {
-	e := relay.NewPortable(o)
-	DeferCleanup(e.Close)
-	return e
+// engines are those there are: every spec that is not about one of them is run with
+// each.
+var engines = []struct {
+	name string
+	make func(relay.Options) relay.Engine
+}{
+	{"Portable", func(o relay.Options) relay.Engine { return relay.NewPortable(o) }},
+	{"Loops", func(o relay.Options) relay.Engine { return relay.NewLoops(o) }},
+}
+
+// maker makes an engine that is closed when the spec ends.
+type maker func(relay.Options) relay.Engine
+
+// withEngines declares what body does once for every engine.
+func withEngines(body func(newEngine maker)) bool {
+	for _, e := range engines {
+		Describe("with "+e.name, func() {
+			body(func(o relay.Options) relay.Engine {
+				engine := e.make(o)
+				DeferCleanup(engine.Close)
+				return engine
+			})
+		})
+	}
+	return true
 }
 
 // link is a session with the far ends of both its sockets.
@@ -61,7 +82,7 @@ type link struct {
 
 // plug connects a client and a backend to engine and makes a session in set of
 // what engine has of them. change may change the pair.
-func plug(t testing.TB, engine *relay.Portable, set relay.Set, change func(*relay.Pair)) *link {
+func plug(t testing.TB, engine relay.Engine, set relay.Set, change func(*relay.Pair)) *link {
 	t.Helper()
 	l, p := prepare(t, engine)
 	if change != nil {
@@ -76,7 +97,7 @@ func plug(t testing.TB, engine *relay.Portable, set relay.Set, change func(*rela
 }
 
 // prepare does all of plug but Open.
-func prepare(t testing.TB, engine *relay.Portable) (*link, relay.Pair) {
+func prepare(t testing.TB, engine relay.Engine) (*link, relay.Pair) {
 	t.Helper()
 	l, p := connect(t, engine)
 	t.Cleanup(l.close)
@@ -89,7 +110,7 @@ func (l *link) close() {
 }
 
 // connect is prepare for those who close the link themselves.
-func connect(t testing.TB, engine *relay.Portable) (*link, relay.Pair) {
+func connect(t testing.TB, engine relay.Engine) (*link, relay.Pair) {
 	t.Helper()
 	front, err := engine.Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {

@@ -13,10 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Options of a [Portable]. The zero value of each is its default.
+// Options of an engine. The zero value of each is its default.
 type Options struct {
-	// Dial makes the connections of [Portable.Dial]; nil: a [net.Dialer]. What it
-	// returns is taken over by [Portable.Adopt].
+	// Dial makes the connections of [Engine.Dial]; nil: the engine. What it
+	// returns is taken over by [Engine.Adopt].
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// KeepAlive is set on every TCP socket. The zero value means on, first probe
 	// after 15 s, then every 5 s, gone after 3. To turn it off, leave Enable false
@@ -106,30 +106,42 @@ func NewPortable(options Options) *Portable {
 // Listen binds address. The options of the listening socket are inherited by
 // those it accepts, so that accepting costs no system call beyond accept.
 func (e *Portable) Listen(ctx context.Context, address string) (Listener, error) {
+	l, err := e.listen(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	return &listener{l, e}, nil
+}
+
+func (e *Portable) listen(ctx context.Context, address string) (net.Listener, error) {
 	lc := net.ListenConfig{Control: e.control, KeepAlive: -1}
 	// A subflow of Multipath TCP is not a plain TCP socket: it has other rules for
 	// resets and splice.
 	lc.SetMultipathTCP(false)
-	l, err := lc.Listen(ctx, "tcp", address)
-	if err != nil {
-		return nil, err
-	}
-	return &listener{Listener: l, engine: e, tuned: true}, nil
+	return lc.Listen(ctx, "tcp", address)
 }
 
 // Dial connects to address, see [Engine].
 func (e *Portable) Dial(ctx context.Context, address string) (Conn, error) {
-	dial, tuned := e.options.Dial, false
+	c, err := e.dial(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	return e.adopt(c, e.options.Dial == nil), nil
+}
+
+func (e *Portable) dial(ctx context.Context, address string) (net.Conn, error) {
+	dial := e.options.Dial
 	if dial == nil {
 		d := net.Dialer{Control: e.control, KeepAlive: -1}
 		d.SetMultipathTCP(false)
-		dial, tuned = d.DialContext, true
+		dial = d.DialContext
 	}
 	c, err := dial(ctx, "tcp", address)
 	if err != nil {
 		return nil, dialError(ctx, err)
 	}
-	return e.adopt(c, tuned), nil
+	return c, nil
 }
 
 // dialError adds the cause of ctx to err if it was ctx that ended the dial.
@@ -176,9 +188,10 @@ func (e *Portable) adopt(c net.Conn, tuned bool) *socket {
 
 // AdoptListener makes a Listener of l: what it accepts goes through
 // [Portable.Adopt].
-func (e *Portable) AdoptListener(l net.Listener) Listener {
-	return &listener{Listener: l, engine: e}
-}
+func (e *Portable) AdoptListener(l net.Listener) Listener { return adopted{l, e} }
+
+// ForRequests returns the engine itself.
+func (e *Portable) ForRequests() Engine { return e }
 
 // NewSet returns an empty set, or one that has ended if the engine is closed. The
 // engine remembers a set until it is ended.
@@ -264,10 +277,10 @@ func setSeconds(fd, option int, d time.Duration) {
 	}
 }
 
+// listener is one of the engine's own, whose sockets have the options they need.
 type listener struct {
 	net.Listener
 	engine *Portable
-	tuned  bool
 }
 
 func (l *listener) Accept() (Conn, error) {
@@ -275,5 +288,19 @@ func (l *listener) Accept() (Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.engine.adopt(c, l.tuned), nil
+	return l.engine.adopt(c, true), nil
+}
+
+// adopted is a listener that is not the engine's own.
+type adopted struct {
+	net.Listener
+	engine Engine
+}
+
+func (l adopted) Accept() (Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return l.engine.Adopt(c), nil
 }

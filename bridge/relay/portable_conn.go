@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -335,22 +334,5 @@ func (c *socket) abort() {
 		// to wait until both directions have noticed and the session closes.
 		c.linger0()
 		_ = c.SetDeadline(aLongTimeAgo)
-	}
-}
-
-// disconnect is connect(2) with AF_UNSPEC: it does to a TCP connection what
-// SO_LINGER 0 and close do, but leaves the descriptor. Both queues are thrown
-// away, an RST is sent, and whoever waits is woken.
-func disconnect(fd uintptr) error {
-	to := unix.RawSockaddr{Family: unix.AF_UNSPEC}
-	for {
-		_, _, errno := unix.Syscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&to)), unsafe.Sizeof(to))
-		switch errno {
-		case 0:
-			return nil
-		case unix.EINTR:
-		default:
-			return errno
-		}
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrPanic is what a session ends with if one of its goroutines panicked, which
-// only a bug here or in an adopted [net.Conn] can make it do. The session is
+// ErrPanic is what a session ends with if something about it panicked, which only a bug
+// here, in an adopted [net.Conn] or in [Pair.HalfClosed] can make it do. The session is
 // reset; the error's text has the panic's value and the stack. A panic of
 // [Pair.Done] is not caught: it is the caller's.
 var ErrPanic = errors.New("panic in the relay")

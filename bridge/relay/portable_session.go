@@ -161,10 +161,7 @@ func (s *session) leave() {
 // silence returns how long the session may be silent now, 0 for ever, and what
 // it ends with then. mu is held.
 func (s *session) silence() (time.Duration, error) {
-	if half := s.limits.HalfClose; s.ends > 0 && half > 0 && (s.limits.Idle <= 0 || half <= s.limits.Idle) {
-		return half, ErrHalfClose
-	}
-	return max(s.limits.Idle, 0), ErrIdle
+	return s.limits.silence(s.ends > 0)
 }
 
 // touch starts the silence anew.

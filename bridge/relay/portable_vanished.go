@@ -10,9 +10,31 @@ import (
 // acks is what the engine remembers of how a direction's dst acknowledges. Only
 // the sweep uses it.
 type acks struct {
-	quiet int64  // mark of the last look that found all acknowledged
-	since int64  // engine time since when dst does not answer; 0: it does
+	quiet int64 // mark of the last look that found all acknowledged
+	doubt doubt
+}
+
+// doubt is what is remembered of a peer that does not answer.
+type doubt struct {
+	since int64  // engine time since when it does not; 0: it does
 	bytes uint64 // acknowledged then
+}
+
+// weigh looks at the peer at a time: whether it has not answered for too long, or else
+// whether it has acknowledged all it was sent.
+func (d *doubt) weigh(info *unix.TCPInfo, now int64, limit time.Duration) (gone, settled bool) {
+	// A shut window is probed, and one probe is on its way now and then.
+	silent := info.Retransmits > 0 || info.Probes >= 3
+	switch {
+	case !silent:
+		d.since = 0
+		return false, info.Unacked == 0 && info.Notsent_bytes == 0
+	case d.since == 0 || d.bytes != info.Bytes_acked:
+		d.since, d.bytes = now, info.Bytes_acked
+		return false, false
+	default:
+		return time.Duration(now-d.since) >= limit && time.Duration(info.Last_ack_recv)*time.Millisecond >= limit, false
+	}
 }
 
 // sweep looks for peers that have vanished with something on its way to them.
@@ -80,19 +102,12 @@ func (d *direction) checkPeer() {
 	if info == nil {
 		return
 	}
-	// A shut window is probed, and one probe is on its way now and then.
-	silent := info.Retransmits > 0 || info.Probes >= 3
 	e := d.session.set.engine
-	switch now := e.now(); {
-	case !silent:
-		d.acks.since = 0
-		if info.Unacked == 0 && info.Notsent_bytes == 0 {
-			d.acks.quiet = mark
-		}
-	case d.acks.since == 0 || d.acks.bytes != info.Bytes_acked:
-		d.acks.since, d.acks.bytes = now, info.Bytes_acked
-	case time.Duration(now-d.acks.since) >= e.options.UserTimeout &&
-		time.Duration(info.Last_ack_recv)*time.Millisecond >= e.options.UserTimeout:
+	gone, settled := d.acks.doubt.weigh(info, e.now(), e.options.UserTimeout)
+	switch {
+	case gone:
 		d.session.fail(d.to, syscall.ETIMEDOUT)
+	case settled:
+		d.acks.quiet = mark
 	}
 }

@@ -16,11 +16,17 @@ import (
 // What arrives is exactly what was sent, however it was cut into writes, whatever
 // had been read before, and whichever side ended first.
 func TestStreams(t *testing.T) {
-	engines := []*relay.Portable{
-		relay.NewPortable(relay.Options{}),
-		relay.NewPortable(relay.Options{BufferSize: 7, SpliceAfter: -1}),
-		relay.NewPortable(relay.Options{BufferSize: 100, SpliceAfter: 1, Pipes: 1}),
-		relay.NewPortable(relay.Options{BufferSize: 1000, SpliceAfter: 5000}),
+	for _, e := range engines {
+		t.Run(e.name, func(t *testing.T) { testStreams(t, e.make) })
+	}
+}
+
+func testStreams(t *testing.T, newEngine maker) {
+	engines := []relay.Engine{
+		newEngine(relay.Options{}),
+		newEngine(relay.Options{BufferSize: 7, SpliceAfter: -1}),
+		newEngine(relay.Options{BufferSize: 100, SpliceAfter: 1, Pipes: 1}),
+		newEngine(relay.Options{BufferSize: 1000, SpliceAfter: 5000}),
 	}
 	defer func() {
 		for _, e := range engines {
@@ -100,20 +106,22 @@ func TestAllocations(t *testing.T) {
 	if raceDetector {
 		t.Skip("under the race detector a sync.Pool loses some of what it is given")
 	}
-	for name, limits := range map[string]relay.Limits{"no limits": {}, "limits": {Idle: time.Minute}} {
-		engine := relay.NewPortable(relay.Options{})
-		set := engine.NewSet()
-		l := plug(t, engine, set, func(p *relay.Pair) { p.Limits = limits })
-		there, back := make([]byte, 1000), make([]byte, 1000)
-		allocated := testing.AllocsPerRun(2000, func() {
-			_, _ = l.client.Write(there)
-			_, _ = io.ReadFull(l.backend, back)
-			_, _ = l.backend.Write(there)
-			_, _ = io.ReadFull(l.client, back)
-		})
-		if allocated != 0 {
-			t.Errorf("%s: a round trip allocates %v times", name, allocated)
+	for _, e := range engines {
+		for name, limits := range map[string]relay.Limits{"no limits": {}, "limits": {Idle: time.Minute}} {
+			engine := e.make(relay.Options{})
+			set := engine.NewSet()
+			l := plug(t, engine, set, func(p *relay.Pair) { p.Limits = limits })
+			there, back := make([]byte, 1000), make([]byte, 1000)
+			allocated := testing.AllocsPerRun(2000, func() {
+				_, _ = l.client.Write(there)
+				_, _ = io.ReadFull(l.backend, back)
+				_, _ = l.backend.Write(there)
+				_, _ = io.ReadFull(l.client, back)
+			})
+			if allocated != 0 {
+				t.Errorf("%s, %s: a round trip allocates %v times", e.name, name, allocated)
+			}
+			_ = engine.Close()
 		}
-		_ = engine.Close()
 	}
 }

@@ -86,206 +86,208 @@ func resetBy(c *net.TCPConn) {
 	Expect(c.Close()).To(Succeed())
 }
 
-var _ = Describe("the bytes of a session", func() {
-	var (
-		engine *relay.Portable
-		set    relay.Set
-	)
-	BeforeEach(func() {
-		expectNoLeaks()
-		engine = newEngine(relay.Options{})
-		set = engine.NewSet()
-	})
+var _ = withEngines(func(newEngine maker) {
+	Describe("the bytes of a session", func() {
+		var (
+			engine relay.Engine
+			set    relay.Set
+		)
+		BeforeEach(func() {
+			expectNoLeaks()
+			engine = newEngine(relay.Options{})
+			set = engine.NewSet()
+		})
 
-	It("delivers a whole reply that begins after the client has half-closed (T1)", func() {
-		l := plug(GinkgoTB(), engine, set, nil)
-		send(l.client, "question")
-		Expect(l.client.CloseWrite()).To(Succeed())
-		Eventually(receive(l.backend), soon).Should(Receive(Equal(received{Data: []byte("question")})))
-		reply := bytes.Repeat([]byte("answer"), 1<<20)
-		got := receive(l.client)
-		Expect(l.backend.Write(reply)).To(Equal(len(reply)))
-		Consistently(l.outcome, 50*time.Millisecond).ShouldNot(Receive())
-		Expect(l.backend.Close()).To(Succeed())
-		var all received
-		Eventually(got, soon).Should(Receive(&all))
-		Expect(all.Err).NotTo(HaveOccurred())
-		Expect(bytes.Equal(all.Data, reply)).To(BeTrue())
-		Eventually(l.outcome, soon).Should(Receive(Equal(relay.Outcome{
-			ToBackend: 8, ToClient: int64(len(reply)), First: relay.Client,
-		})))
-	})
-
-	It("lets the client go on after the backend has half-closed (T2)", func() {
-		l := plug(GinkgoTB(), engine, set, nil)
-		Expect(l.backend.CloseWrite()).To(Succeed())
-		Eventually(receive(l.client), soon).Should(Receive(Equal(received{Data: []byte{}})))
-		got := receive(l.backend)
-		for range 100 {
-			send(l.client, "more")
-		}
-		Expect(l.client.CloseWrite()).To(Succeed())
-		Eventually(got, soon).Should(Receive(Equal(received{Data: bytes.Repeat([]byte("more"), 100)})))
-		Eventually(l.outcome, soon).Should(Receive(Equal(relay.Outcome{ToBackend: 400, First: relay.Backend})))
-	})
-
-	It("ends once and orderly when both sides half-close at once (T3)", func() {
-		for range 100 {
+		It("delivers a whole reply that begins after the client has half-closed (T1)", func() {
 			l := plug(GinkgoTB(), engine, set, nil)
-			send(l.client, "c")
-			send(l.backend, "bb")
-			atClient, atBackend := receive(l.client), receive(l.backend)
-			var both sync.WaitGroup
-			both.Go(func() { _ = l.client.CloseWrite() })
-			both.Go(func() { _ = l.backend.CloseWrite() })
-			both.Wait()
-			Eventually(atClient, soon).Should(Receive(Equal(received{Data: []byte("bb")})))
-			Eventually(atBackend, soon).Should(Receive(Equal(received{Data: []byte("c")})))
-			var o relay.Outcome
-			Eventually(l.outcome, soon).Should(Receive(&o))
-			Expect(o.Err).NotTo(HaveOccurred())
-			Expect(o.First).NotTo(Equal(relay.Neither))
-			Expect([]int64{o.ToBackend, o.ToClient}).To(Equal([]int64{1, 2}))
-		}
-		Expect(set.Len()).To(BeZero())
-	})
+			send(l.client, "question")
+			Expect(l.client.CloseWrite()).To(Succeed())
+			Eventually(receive(l.backend), soon).Should(Receive(Equal(received{Data: []byte("question")})))
+			reply := bytes.Repeat([]byte("answer"), 1<<20)
+			got := receive(l.client)
+			Expect(l.backend.Write(reply)).To(Equal(len(reply)))
+			Consistently(l.outcome, 50*time.Millisecond).ShouldNot(Receive())
+			Expect(l.backend.Close()).To(Succeed())
+			var all received
+			Eventually(got, soon).Should(Receive(&all))
+			Expect(all.Err).NotTo(HaveOccurred())
+			Expect(bytes.Equal(all.Data, reply)).To(BeTrue())
+			Eventually(l.outcome, soon).Should(Receive(Equal(relay.Outcome{
+				ToBackend: 8, ToClient: int64(len(reply)), First: relay.Client,
+			})))
+		})
 
-	// The kernel reports a reset once. If a write is told, the read sees an end, in
-	// the relay as in the peers here; so what counts is that one of them was told.
-	// After an orderly end it would be neither: the write would fail with EPIPE.
-	DescribeTable("a reset stays a reset",
-		func(fromClient, traffic bool, side relay.Side) {
+		It("lets the client go on after the backend has half-closed (T2)", func() {
+			l := plug(GinkgoTB(), engine, set, nil)
+			Expect(l.backend.CloseWrite()).To(Succeed())
+			Eventually(receive(l.client), soon).Should(Receive(Equal(received{Data: []byte{}})))
+			got := receive(l.backend)
+			for range 100 {
+				send(l.client, "more")
+			}
+			Expect(l.client.CloseWrite()).To(Succeed())
+			Eventually(got, soon).Should(Receive(Equal(received{Data: bytes.Repeat([]byte("more"), 100)})))
+			Eventually(l.outcome, soon).Should(Receive(Equal(relay.Outcome{ToBackend: 400, First: relay.Backend})))
+		})
+
+		It("ends once and orderly when both sides half-close at once (T3)", func() {
 			for range 100 {
 				l := plug(GinkgoTB(), engine, set, nil)
-				from, to := l.client, l.backend
-				if !fromClient {
-					from, to = to, from
-				}
-				got := receive(to)
-				wrote := make(chan error, 1)
-				if traffic {
-					go func() { wrote <- flood(to) }()
-				} else {
-					wrote <- nil
-				}
-				send(from, "half a st")
-				if traffic {
-					_, _ = io.CopyN(io.Discard, from, 1+rand.Int64N(1<<20))
-				}
-				resetBy(from)
-				var end received
-				var writing error
-				Eventually(got, soon).Should(Receive(&end))
-				Eventually(wrote, soon).Should(Receive(&writing))
-				Expect(errors.Join(end.Err, writing)).To(MatchError(syscall.ECONNRESET))
+				send(l.client, "c")
+				send(l.backend, "bb")
+				atClient, atBackend := receive(l.client), receive(l.backend)
+				var both sync.WaitGroup
+				both.Go(func() { _ = l.client.CloseWrite() })
+				both.Go(func() { _ = l.backend.CloseWrite() })
+				both.Wait()
+				Eventually(atClient, soon).Should(Receive(Equal(received{Data: []byte("bb")})))
+				Eventually(atBackend, soon).Should(Receive(Equal(received{Data: []byte("c")})))
 				var o relay.Outcome
 				Eventually(l.outcome, soon).Should(Receive(&o))
-				Expect(o.First).To(Equal(side))
-				Expect(o.Err).To(Or(MatchError(syscall.ECONNRESET), MatchError(syscall.EPIPE)))
-				_ = to.Close()
+				Expect(o.Err).NotTo(HaveOccurred())
+				Expect(o.First).NotTo(Equal(relay.Neither))
+				Expect([]int64{o.ToBackend, o.ToClient}).To(Equal([]int64{1, 2}))
 			}
-		},
-		Entry("from the client (T4)", true, false, relay.Client),
-		Entry("from the client while the backend sends (T4)", true, true, relay.Client),
-		Entry("from the backend (T5)", false, false, relay.Backend),
-		Entry("from the backend while the client sends (T5)", false, true, relay.Backend),
-	)
-
-	It("passes on the reset of a side that had half-closed, without waiting for the other to write", func() {
-		l := plug(GinkgoTB(), engine, set, nil)
-		Expect(l.client.CloseWrite()).To(Succeed())
-		Eventually(receive(l.backend), soon).Should(Receive(HaveField("Err", BeNil())))
-		resetBy(l.client)
-		var o relay.Outcome
-		Eventually(l.outcome, soon).Should(Receive(&o))
-		Expect(o.First).To(Equal(relay.Client))
-		Expect(o.Err).To(HaveOccurred())
-		_, err := l.backend.Write([]byte("x"))
-		Expect(err).To(Or(MatchError(syscall.ECONNRESET), MatchError(syscall.EPIPE)))
-	})
-
-	It("holds a fast writer back for a slow reader, in no more than one buffer (T6)", func() {
-		const sessions = 8
-		var links []*link
-		var before, after runtime.MemStats
-		runtime.GC()
-		runtime.ReadMemStats(&before)
-		sent := make([]int, sessions)
-		var all sync.WaitGroup
-		for i := range sessions {
-			l := plug(GinkgoTB(), engine, set, nil)
-			links = append(links, l)
-			all.Go(func() {
-				defer GinkgoRecover()
-				sent[i] = floodUntilBlocked(l.backend)
-			})
-		}
-		all.Wait()
-		runtime.ReadMemStats(&after)
-		// A writer of 64 KiB each, ours of 32 KiB each, and the session itself.
-		Expect(int64(after.HeapAlloc) - int64(before.HeapAlloc)).To(BeNumerically("<", sessions*192<<10))
-		for i, l := range links {
-			Expect(l.backend.Close()).To(Succeed())
-			n, err := io.Copy(io.Discard, l.client)
-			Expect(err).NotTo(HaveOccurred())
-			Expect(n).To(BeEquivalentTo(sent[i]))
-		}
-	})
-
-	It("delivers a million bytes that come one at a time (T27)", func() {
-		l := plug(GinkgoTB(), engine, set, nil)
-		const total = 1_000_000
-		got := receive(l.backend)
-		fd := descriptor(l.client)
-		one := make([]byte, 1)
-		for i := range total {
-			one[0] = byte(i * 7)
-			for {
-				if _, err := unix.Write(fd, one); err != unix.EAGAIN {
-					Expect(err).NotTo(HaveOccurred())
-					break
-				}
-				runtime.Gosched()
-			}
-		}
-		Expect(l.client.CloseWrite()).To(Succeed())
-		var all received
-		Eventually(got, time.Minute).Should(Receive(&all))
-		Expect(all.Err).NotTo(HaveOccurred())
-		Expect(all.Data).To(HaveLen(total))
-		for i, b := range all.Data {
-			if b != byte(i*7) {
-				Fail("a wrong byte")
-			}
-		}
-	})
-
-	It("drops urgent data and goes on without it (T29)", func() {
-		l := plug(GinkgoTB(), engine, set, nil)
-		got := receive(l.backend)
-		send(l.client, "before")
-		Expect(unix.Send(descriptor(l.client), []byte("!"), unix.MSG_OOB)).To(Succeed())
-		send(l.client, "after")
-		Expect(l.client.CloseWrite()).To(Succeed())
-		Eventually(got, soon).Should(Receive(Equal(received{Data: []byte("beforeafter")})))
-		Expect(l.backend.Close()).To(Succeed())
-		Eventually(l.outcome, soon).Should(Receive(HaveField("Err", BeNil())))
-	})
-
-	It("writes what comes first before what is relayed, and does not count headers of its own", func() {
-		l := plug(GinkgoTB(), engine, set, func(p *relay.Pair) {
-			p.ToBackend, p.Headers = []byte("PROXY\r\nhello "), 7
-			p.ToClient = []byte("welcome ")
+			Expect(set.Len()).To(BeZero())
 		})
-		send(l.client, "world")
-		send(l.backend, "home")
-		expect(l.backend, "PROXY\r\nhello world")
-		expect(l.client, "welcome home")
-		// A byte can be read before it is counted.
-		Eventually(func() []int64 {
-			toBackend, toClient := l.session.Counts()
-			return []int64{toBackend, toClient}
-		}, soon).Should(Equal([]int64{11, 12}))
+
+		// The kernel reports a reset once. If a write is told, the read sees an end, in
+		// the relay as in the peers here; so what counts is that one of them was told.
+		// After an orderly end it would be neither: the write would fail with EPIPE.
+		DescribeTable("a reset stays a reset",
+			func(fromClient, traffic bool, side relay.Side) {
+				for range 100 {
+					l := plug(GinkgoTB(), engine, set, nil)
+					from, to := l.client, l.backend
+					if !fromClient {
+						from, to = to, from
+					}
+					got := receive(to)
+					wrote := make(chan error, 1)
+					if traffic {
+						go func() { wrote <- flood(to) }()
+					} else {
+						wrote <- nil
+					}
+					send(from, "half a st")
+					if traffic {
+						_, _ = io.CopyN(io.Discard, from, 1+rand.Int64N(1<<20))
+					}
+					resetBy(from)
+					var end received
+					var writing error
+					Eventually(got, soon).Should(Receive(&end))
+					Eventually(wrote, soon).Should(Receive(&writing))
+					Expect(errors.Join(end.Err, writing)).To(MatchError(syscall.ECONNRESET))
+					var o relay.Outcome
+					Eventually(l.outcome, soon).Should(Receive(&o))
+					Expect(o.First).To(Equal(side))
+					Expect(o.Err).To(Or(MatchError(syscall.ECONNRESET), MatchError(syscall.EPIPE)))
+					_ = to.Close()
+				}
+			},
+			Entry("from the client (T4)", true, false, relay.Client),
+			Entry("from the client while the backend sends (T4)", true, true, relay.Client),
+			Entry("from the backend (T5)", false, false, relay.Backend),
+			Entry("from the backend while the client sends (T5)", false, true, relay.Backend),
+		)
+
+		It("passes on the reset of a side that had half-closed, without waiting for the other to write", func() {
+			l := plug(GinkgoTB(), engine, set, nil)
+			Expect(l.client.CloseWrite()).To(Succeed())
+			Eventually(receive(l.backend), soon).Should(Receive(HaveField("Err", BeNil())))
+			resetBy(l.client)
+			var o relay.Outcome
+			Eventually(l.outcome, soon).Should(Receive(&o))
+			Expect(o.First).To(Equal(relay.Client))
+			Expect(o.Err).To(HaveOccurred())
+			_, err := l.backend.Write([]byte("x"))
+			Expect(err).To(Or(MatchError(syscall.ECONNRESET), MatchError(syscall.EPIPE)))
+		})
+
+		It("holds a fast writer back for a slow reader, in no more than one buffer (T6)", func() {
+			const sessions = 8
+			var links []*link
+			var before, after runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&before)
+			sent := make([]int, sessions)
+			var all sync.WaitGroup
+			for i := range sessions {
+				l := plug(GinkgoTB(), engine, set, nil)
+				links = append(links, l)
+				all.Go(func() {
+					defer GinkgoRecover()
+					sent[i] = floodUntilBlocked(l.backend)
+				})
+			}
+			all.Wait()
+			runtime.ReadMemStats(&after)
+			// A writer of 64 KiB each, ours of 32 KiB each, and the session itself.
+			Expect(int64(after.HeapAlloc) - int64(before.HeapAlloc)).To(BeNumerically("<", sessions*192<<10))
+			for i, l := range links {
+				Expect(l.backend.Close()).To(Succeed())
+				n, err := io.Copy(io.Discard, l.client)
+				Expect(err).NotTo(HaveOccurred())
+				Expect(n).To(BeEquivalentTo(sent[i]))
+			}
+		})
+
+		It("delivers a million bytes that come one at a time (T27)", func() {
+			l := plug(GinkgoTB(), engine, set, nil)
+			const total = 1_000_000
+			got := receive(l.backend)
+			fd := descriptor(l.client)
+			one := make([]byte, 1)
+			for i := range total {
+				one[0] = byte(i * 7)
+				for {
+					if _, err := unix.Write(fd, one); err != unix.EAGAIN {
+						Expect(err).NotTo(HaveOccurred())
+						break
+					}
+					runtime.Gosched()
+				}
+			}
+			Expect(l.client.CloseWrite()).To(Succeed())
+			var all received
+			Eventually(got, time.Minute).Should(Receive(&all))
+			Expect(all.Err).NotTo(HaveOccurred())
+			Expect(all.Data).To(HaveLen(total))
+			for i, b := range all.Data {
+				if b != byte(i*7) {
+					Fail("a wrong byte")
+				}
+			}
+		})
+
+		It("drops urgent data and goes on without it (T29)", func() {
+			l := plug(GinkgoTB(), engine, set, nil)
+			got := receive(l.backend)
+			send(l.client, "before")
+			Expect(unix.Send(descriptor(l.client), []byte("!"), unix.MSG_OOB)).To(Succeed())
+			send(l.client, "after")
+			Expect(l.client.CloseWrite()).To(Succeed())
+			Eventually(got, soon).Should(Receive(Equal(received{Data: []byte("beforeafter")})))
+			Expect(l.backend.Close()).To(Succeed())
+			Eventually(l.outcome, soon).Should(Receive(HaveField("Err", BeNil())))
+		})
+
+		It("writes what comes first before what is relayed, and does not count headers of its own", func() {
+			l := plug(GinkgoTB(), engine, set, func(p *relay.Pair) {
+				p.ToBackend, p.Headers = []byte("PROXY\r\nhello "), 7
+				p.ToClient = []byte("welcome ")
+			})
+			send(l.client, "world")
+			send(l.backend, "home")
+			expect(l.backend, "PROXY\r\nhello world")
+			expect(l.client, "welcome home")
+			// A byte can be read before it is counted.
+			Eventually(func() []int64 {
+				toBackend, toClient := l.session.Counts()
+				return []int64{toBackend, toClient}
+			}, soon).Should(Equal([]int64{11, 12}))
+		})
 	})
 })
 
@@ -316,95 +318,107 @@ func sum(r io.Reader, n int64) []byte {
 	return h.Sum(nil)
 }
 
-var _ = DescribeTable("large streams both ways arrive as they were sent",
-	func(o relay.Options) {
+var _ = withEngines(func(newEngine maker) {
+	DescribeTable("large streams both ways arrive as they were sent",
+		func(o relay.Options) {
+			expectNoLeaks()
+			engine := newEngine(o)
+			set := engine.NewSet()
+			const size = 48 << 20
+			l := plug(GinkgoTB(), engine, set, nil)
+			var all sync.WaitGroup
+			var atClient, atBackend []byte
+			all.Go(func() { atClient = sum(l.client, size) })
+			all.Go(func() { atBackend = sum(l.backend, size) })
+			for i, c := range []*net.TCPConn{l.client, l.backend} {
+				all.Go(func() {
+					_, _ = io.CopyBuffer(onlyWrite{c}, onlyRead{io.LimitReader(noise(uint64(i)), size)}, make([]byte, 300_007))
+					_ = c.CloseWrite()
+				})
+			}
+			all.Wait()
+			Expect(atBackend).To(Equal(sum(noise(0), size)))
+			Expect(atClient).To(Equal(sum(noise(1), size)))
+			Eventually(l.outcome, soon).Should(Receive(And(
+				HaveField("ToBackend", BeEquivalentTo(size)),
+				HaveField("ToClient", BeEquivalentTo(size)),
+				HaveField("Err", BeNil()))))
+		},
+		Entry("with buffers only", relay.Options{SpliceAfter: -1}),
+		Entry("with splice", relay.Options{}),
+		Entry("with splice as early as can be", relay.Options{SpliceAfter: 1, BufferSize: 512}),
+		Entry("with fewer pipes than directions", relay.Options{SpliceAfter: 1, Pipes: 1}),
+	)
+})
+
+var _ = withEngines(func(newEngine maker) {
+	It("gets past urgent data in the middle of a spliced stream (T29)", func() {
 		expectNoLeaks()
-		engine := newEngine(o)
+		engine := newEngine(relay.Options{SpliceAfter: 1})
+		l := plug(GinkgoTB(), engine, engine.NewSet(), nil)
+		got := receive(l.backend)
+		block := bytes.Repeat([]byte("0123456789"), 10_000)
+		var want []byte
+		for range 50 {
+			Expect(l.client.Write(block)).To(Equal(len(block)))
+			Expect(unix.Send(descriptor(l.client), []byte("!"), unix.MSG_OOB)).To(Or(Succeed(), MatchError(unix.EAGAIN)))
+			want = append(want, block...)
+		}
+		Expect(l.client.CloseWrite()).To(Succeed())
+		var all received
+		Eventually(got, soon).Should(Receive(&all))
+		Expect(all.Err).NotTo(HaveOccurred())
+		// Of urgent bytes that come before the last was read only the newest is
+		// urgent; the kernel leaves the others in the stream.
+		Expect(bytes.Equal(bytes.ReplaceAll(all.Data, []byte("!"), nil), want)).To(BeTrue())
+	})
+})
+
+var _ = withEngines(func(newEngine maker) {
+	It("does not take urgent data for the end of a spliced stream (T29)", func() {
+		expectNoLeaks()
+		engine := newEngine(relay.Options{SpliceAfter: 1, BufferSize: 10})
+		// All of it is there before the session: a splice that comes to the mark reads
+		// nothing, as at an end, for the end has come too.
+		l, p := prepare(GinkgoTB(), engine)
+		body := bytes.Repeat([]byte("0123456789"), 1000)
+		Expect(l.client.Write(body)).To(Equal(len(body)))
+		Expect(unix.Send(descriptor(l.client), []byte("!"), unix.MSG_OOB)).To(Succeed())
+		send(l.client, "tail")
+		Expect(l.client.CloseWrite()).To(Succeed())
+		_, err := engine.NewSet().Open(p)
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(receive(l.backend), soon).Should(Receive(Equal(received{Data: append(body, "tail"...)})))
+	})
+})
+
+var _ = withEngines(func(newEngine maker) {
+	It("keeps two descriptors for an idle session, also after bulk both ways", func() {
+		expectNoLeaks()
+		engine := newEngine(relay.Options{})
 		set := engine.NewSet()
-		const size = 48 << 20
-		l := plug(GinkgoTB(), engine, set, nil)
-		var all sync.WaitGroup
-		var atClient, atBackend []byte
-		all.Go(func() { atClient = sum(l.client, size) })
-		all.Go(func() { atBackend = sum(l.backend, size) })
-		for i, c := range []*net.TCPConn{l.client, l.backend} {
-			all.Go(func() {
-				_, _ = io.CopyBuffer(onlyWrite{c}, onlyRead{io.LimitReader(noise(uint64(i)), size)}, make([]byte, 300_007))
-				_ = c.CloseWrite()
-			})
+		const sessions, size = 20, 4 << 20
+		began := countFDs()
+		first := plug(GinkgoTB(), engine, set, nil)
+		first.close()
+		Eventually(first.outcome, soon).Should(Receive())
+		before := countFDs() // with those that the engine needs itself
+		for range sessions {
+			l := plug(GinkgoTB(), engine, set, nil)
+			var all sync.WaitGroup
+			for _, c := range []*net.TCPConn{l.client, l.backend} {
+				all.Go(func() { _, _ = io.CopyN(onlyWrite{c}, noise(1), size) })
+				all.Go(func() { _, _ = io.CopyN(io.Discard, c, size) })
+			}
+			all.Wait()
 		}
-		all.Wait()
-		Expect(atBackend).To(Equal(sum(noise(0), size)))
-		Expect(atClient).To(Equal(sum(noise(1), size)))
-		Eventually(l.outcome, soon).Should(Receive(And(
-			HaveField("ToBackend", BeEquivalentTo(size)),
-			HaveField("ToClient", BeEquivalentTo(size)),
-			HaveField("Err", BeNil()))))
-	},
-	Entry("with buffers only", relay.Options{SpliceAfter: -1}),
-	Entry("with splice", relay.Options{}),
-	Entry("with splice as early as can be", relay.Options{SpliceAfter: 1, BufferSize: 512}),
-	Entry("with fewer pipes than directions", relay.Options{SpliceAfter: 1, Pipes: 1}),
-)
-
-var _ = It("gets past urgent data in the middle of a spliced stream (T29)", func() {
-	expectNoLeaks()
-	engine := newEngine(relay.Options{SpliceAfter: 1})
-	l := plug(GinkgoTB(), engine, engine.NewSet(), nil)
-	got := receive(l.backend)
-	block := bytes.Repeat([]byte("0123456789"), 10_000)
-	var want []byte
-	for range 50 {
-		Expect(l.client.Write(block)).To(Equal(len(block)))
-		Expect(unix.Send(descriptor(l.client), []byte("!"), unix.MSG_OOB)).To(Or(Succeed(), MatchError(unix.EAGAIN)))
-		want = append(want, block...)
-	}
-	Expect(l.client.CloseWrite()).To(Succeed())
-	var all received
-	Eventually(got, soon).Should(Receive(&all))
-	Expect(all.Err).NotTo(HaveOccurred())
-	// Of urgent bytes that come before the last was read only the newest is
-	// urgent; the kernel leaves the others in the stream.
-	Expect(bytes.Equal(bytes.ReplaceAll(all.Data, []byte("!"), nil), want)).To(BeTrue())
-})
-
-var _ = It("does not take urgent data for the end of a spliced stream (T29)", func() {
-	expectNoLeaks()
-	engine := newEngine(relay.Options{SpliceAfter: 1, BufferSize: 10})
-	// All of it is there before the session: a splice that comes to the mark reads
-	// nothing, as at an end, for the end has come too.
-	l, p := prepare(GinkgoTB(), engine)
-	body := bytes.Repeat([]byte("0123456789"), 1000)
-	Expect(l.client.Write(body)).To(Equal(len(body)))
-	Expect(unix.Send(descriptor(l.client), []byte("!"), unix.MSG_OOB)).To(Succeed())
-	send(l.client, "tail")
-	Expect(l.client.CloseWrite()).To(Succeed())
-	_, err := engine.NewSet().Open(p)
-	Expect(err).NotTo(HaveOccurred())
-	Eventually(receive(l.backend), soon).Should(Receive(Equal(received{Data: append(body, "tail"...)})))
-})
-
-var _ = It("keeps two descriptors for an idle session, also after bulk both ways", func() {
-	expectNoLeaks()
-	engine := newEngine(relay.Options{})
-	set := engine.NewSet()
-	const sessions, size = 20, 4 << 20
-	before := countFDs()
-	for range sessions {
-		l := plug(GinkgoTB(), engine, set, nil)
-		var all sync.WaitGroup
-		for _, c := range []*net.TCPConn{l.client, l.backend} {
-			all.Go(func() { _, _ = io.CopyN(onlyWrite{c}, noise(1), size) })
-			all.Go(func() { _, _ = io.CopyN(io.Discard, c, size) })
-		}
-		all.Wait()
-	}
-	// Two are ours and two are the peers'. The engine keeps no more pipes than were
-	// in use at once, which one session after the other makes two.
-	Eventually(countFDs, soon).Should(And(
-		BeNumerically(">=", before+sessions*4),
-		BeNumerically("<=", before+sessions*4+2*2)))
-	set.End(errSevered)
-	Expect(engine.Close()).To(Succeed())
-	Eventually(countFDs, soon).Should(Equal(before + sessions*2))
+		// Two are ours and two are the peers'. The engine keeps no more pipes than were
+		// in use at once, which one session after the other makes two.
+		Eventually(countFDs, soon).Should(And(
+			BeNumerically(">=", before+sessions*4),
+			BeNumerically("<=", before+sessions*4+2*2)))
+		set.End(errSevered)
+		Expect(engine.Close()).To(Succeed())
+		Eventually(countFDs, soon).Should(Equal(began + sessions*2))
+	})
 })

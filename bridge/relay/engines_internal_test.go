@@ -13,7 +13,7 @@ import (
 )
 
 // near returns a Conn of e and its peer.
-func near(t *testing.T, e *Portable) (Conn, *net.TCPConn) {
+func near(t *testing.T, e Engine) (Conn, *net.TCPConn) {
 	t.Helper()
 	l, err := e.Listen(context.Background(), "127.0.0.1:0")
 	if err != nil {
@@ -35,9 +35,21 @@ func near(t *testing.T, e *Portable) (Conn, *net.TCPConn) {
 // Where the kernel cannot disconnect, sessions end all the same: parked ones,
 // blocked ones and busy ones.
 func TestEndWithoutDisconnect(t *testing.T) {
-	e := NewPortable(Options{SpliceAfter: 1})
+	cannot := func(uintptr) error { return unix.EOPNOTSUPP }
+	t.Run("Portable", func(t *testing.T) {
+		e := NewPortable(Options{SpliceAfter: 1})
+		e.disconnect = cannot
+		testEnd(t, e)
+	})
+	t.Run("Loops", func(t *testing.T) {
+		e := NewLoops(Options{SpliceAfter: 1})
+		e.rest.disconnect = cannot
+		testEnd(t, e)
+	})
+}
+
+func testEnd(t *testing.T, e Engine) {
 	defer e.Close()
-	e.disconnect = func(uintptr) error { return unix.EOPNOTSUPP }
 	cause := errors.New("severed")
 	set := e.NewSet()
 	const sessions = 3
@@ -97,9 +109,28 @@ func TestEndWithoutDisconnect(t *testing.T) {
 
 // Accepted sockets inherit the listening socket's options, so they are set once.
 func TestSocketOptions(t *testing.T) {
-	e := NewPortable(Options{
+	o := Options{
 		KeepAlive: net.KeepAliveConfig{Enable: true, Idle: 7 * time.Second, Interval: 1500 * time.Millisecond, Count: 4},
-	})
+	}
+	t.Run("Portable", func(t *testing.T) { testOptions(t, NewPortable(o)) })
+	t.Run("Loops", func(t *testing.T) { testOptions(t, NewLoops(o)) })
+}
+
+// control calls f with the descriptor of a Conn.
+func control(c Conn, f func(fd uintptr)) error {
+	switch c := c.(type) {
+	case *socket:
+		return c.raw.Control(f)
+	case *loopConn:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		f(uintptr(c.fd))
+		return nil
+	}
+	return errors.New("it is no socket")
+}
+
+func testOptions(t *testing.T, e Engine) {
 	defer e.Close()
 	accepted, peer := near(t, e)
 	defer accepted.Close()
@@ -113,7 +144,9 @@ func TestSocketOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dialed.Close()
-	for name, c := range map[string]Conn{"accepted": accepted, "dialed": dialed, "adopted": e.Adopt(peer)} {
+	taken := e.Adopt(peer)
+	defer taken.Close()
+	for name, c := range map[string]Conn{"accepted": accepted, "dialed": dialed, "adopted": taken} {
 		for option, want := range map[[2]int]int{
 			{unix.SOL_SOCKET, unix.SO_KEEPALIVE}:   1,
 			{unix.IPPROTO_TCP, unix.TCP_NODELAY}:   1,
@@ -122,7 +155,7 @@ func TestSocketOptions(t *testing.T) {
 			{unix.IPPROTO_TCP, unix.TCP_KEEPCNT}:   4,
 			{unix.SOL_SOCKET, unix.SO_OOBINLINE}:   0,
 		} {
-			err := c.(*socket).raw.Control(func(fd uintptr) {
+			err := control(c, func(fd uintptr) {
 				got, err := unix.GetsockoptInt(int(fd), option[0], option[1])
 				if err != nil || (got != want && (want != 1 || got == 0)) {
 					t.Errorf("%s: option %v is %d (%v), want %d", name, option, got, err, want)
