@@ -23,6 +23,7 @@ run: ## Run a whole cluster on this machine, with things to try
 .PHONY: test
 test: tools lint ## Run every check and every spec, with the race detector
 	go test -race -count=1 -p 2 -timeout 20m ./...
+	SWITCHBOARD_ENGINE=portable go test -race -count=1 -timeout 20m ./bridge
 
 # How many requests go past kills of their backends, and how many bytes each way.
 SOAK_POSTS ?= 1000000

@@ -19,8 +19,8 @@ import (
 type Options struct {
 	// Engine relays. The bridge does not close it. Required.
 	Engine relay.Engine
-	// Resolve turns a backend's address into the IP addresses to dial, in order;
-	// nil dials the address as it is.
+	// Resolve turns a backend's address into the IP addresses to dial, in order; nil
+	// dials the address as it is. It is not asked about what is an IP address already.
 	Resolve func(ctx context.Context, address string) ([]string, error)
 	// Hosts are those that listeners can be bound to, and that clients can ask for.
 	Hosts []HostOptions
@@ -161,10 +161,10 @@ func (b *Bridge) TableTraffic() map[string]Traffic { return b.catalog.set() }
 // Attach makes f stop with the bridge. It is called before Run.
 func (b *Bridge) Attach(f Front) { b.fronts = append(b.fronts, f) }
 
-// Dial connects to a backend's address for something that is no session of a term,
+// Dial connects to a backend's address for requests that are no sessions of a term,
 // before ctx ends.
 func (b *Bridge) Dial(ctx context.Context, address string) (relay.Conn, error) {
-	return b.shared.dial(ctx, address)
+	return b.shared.dial(ctx, b.shared.engine.ForRequests(), address)
 }
 
 // Engine is the engine that relays.

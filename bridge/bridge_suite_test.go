@@ -56,7 +56,7 @@ type rigOptions struct {
 func startRig(options rigOptions) *rig {
 	GinkgoHelper()
 	r := &rig{journal: feed.NewRing[bridge.Event](100), ended: make(chan error, 1), signals: make(chan os.Signal, 2)}
-	engine := relay.NewPortable(relay.Options{Dial: options.dial, SpliceAfter: options.splice})
+	engine := spec.NewEngine(relay.Options{Dial: options.dial, SpliceAfter: options.splice})
 	DeferCleanup(engine.Close)
 	active, cancel := r.active.Subscribe()
 	DeferCleanup(cancel)

@@ -130,7 +130,9 @@ func (c *Claim) Address() string { return c.term.backend.Address }
 
 // Dial connects to the claimed backend, for as long as its term lasts and within
 // the host's dial timeout.
-func (c *Claim) Dial() (relay.Conn, error) { return c.host.dial(c.term) }
+func (c *Claim) Dial() (relay.Conn, error) {
+	return c.host.dial(c.term, c.host.shared.engine.ForRequests())
+}
 
 // Over tells whether the claimed backend's term has ended.
 func (c *Claim) Over() bool { return c.term != nil && c.term.ctx.Err() != nil }
@@ -149,10 +151,10 @@ func (c *Claim) Suspect(err error) {
 // among the limits of its listener. If it fails, both sockets stay the caller's.
 func (c *Claim) Upgrade(in *Inbound, p relay.Pair) error {
 	h, t := c.host, c.term
-	s := &session{shared: h.shared, host: h, term: t, budgets: in.budgets, record: Record{
-		ID: c.ID(), Protocol: WebSocket, Listener: c.Listener, Host: h.name, Client: c.Client, Began: c.since,
-		Backend: t.backend.Name, Origin: t.backend.Origin, Epoch: t.epoch,
-	}}
+	s := &session{
+		shared: h.shared, host: h, term: t, budgets: in.budgets, id: c.id, listener: c.Listener,
+		client: c.Client, began: c.since, protocol: WebSocket,
+	}
 	p.Limits, p.HalfClosed, p.Done, p.Tag = h.options.Limits, s.halfClosed, s.done, s
 	h.shared.open.Add(1)
 	// From here to Open it is in no list, so that nobody sees or severs it twice. If the

@@ -31,6 +31,10 @@
 // for the next epoch alone, as there is none if the backend was only slow for a
 // moment: it is dialed again after a pause.
 //
+// Where nothing stands in the way (no PROXY header either way, a backend that is an IP
+// address), the engine dials and opens the session by itself, without a goroutine. If
+// that comes to nothing, a goroutine goes on from there.
+//
 // # Many backends
 //
 // Under policy balance each healthy backend has a term of its own, and a session is

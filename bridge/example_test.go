@@ -28,7 +28,7 @@ func Example() {
 		}
 	}()
 
-	engine := relay.NewPortable(relay.Options{})
+	engine := relay.New(relay.Options{})
 	defer engine.Close()
 	var active feed.Feed[bridge.Active]
 	follow, cancel := active.Subscribe()

@@ -239,9 +239,13 @@ func (h *Host) Sessions() []SessionInfo {
 
 // endSession severs the session of that ID, if it is one of the host's.
 func (h *Host) endSession(id string) bool {
+	number, err := strconv.ParseUint(id, 10, 64)
+	if err != nil {
+		return false
+	}
 	for _, t := range h.admission.Load().all() {
 		for _, s := range t.set.Sessions() {
-			if s.Tag().(*session).record.ID == id {
+			if s.Tag().(*session).id == number {
 				return s.End(errKilled) == nil
 			}
 		}
@@ -644,9 +648,6 @@ func (t Traffic) event() Event {
 	return Event{Kind: kind, At: t.LastUpdated, Host: t.Host, Traffic: &t}
 }
 
-// nextID returns a new session ID.
-func (s *shared) nextID() string { return strconv.FormatUint(s.ids.Add(1), 10) }
-
 // leave tells a bridge that is stopping when the last session has ended.
 func (s *shared) leave() {
 	if s.open.Add(-1) == 0 {
@@ -677,6 +678,19 @@ func (l *lobby) serve(connection func()) bool {
 	l.serving.Go(connection)
 	return true
 }
+
+// enter is serve for a connection without a goroutine, which leaves by itself.
+func (l *lobby) enter() bool {
+	l.entering.RLock()
+	defer l.entering.RUnlock()
+	if l.closed {
+		return false
+	}
+	l.serving.Add(1)
+	return true
+}
+
+func (l *lobby) leave() { l.serving.Done() }
 
 func (l *lobby) close() {
 	l.entering.Lock()

@@ -378,7 +378,7 @@ var _ = Describe("Run", func() {
 			active.Put(bridge.Active{Host: "db", Epoch: 1, Backend: &route.Backend{Name: "a", Address: "127.0.0.1:1"}})
 			follow, cancel := active.Subscribe()
 			defer cancel()
-			engine := relay.NewPortable(relay.Options{})
+			engine := spec.NewEngine(relay.Options{})
 			defer engine.Close()
 			b, err := bridge.New(bridge.Options{
 				Engine: engine, Traffic: bridge.Traffic{Enabled: true},
@@ -399,7 +399,7 @@ var _ = Describe("New", func() {
 	It("refuses what it cannot run", func() {
 		_, err := bridge.New(bridge.Options{})
 		Expect(err).To(MatchError("a bridge needs an engine"))
-		engine := relay.NewPortable(relay.Options{})
+		engine := spec.NewEngine(relay.Options{})
 		DeferCleanup(engine.Close)
 		_, err = bridge.New(bridge.Options{Engine: engine, Hosts: []bridge.HostOptions{{Name: "db"}, {Name: "db"}}})
 		Expect(err).To(MatchError(`naming the hosts: two hosts are named "db"`))

@@ -16,7 +16,7 @@ type Inbound struct {
 	budgets     [2]*Budget // the listener's and the router's
 	listener    string
 	began       time.Time
-	source      net.Addr
+	source      net.Addr // what PROXY said; nil: nothing
 	destination net.Addr
 	rest        []byte
 }
@@ -32,10 +32,20 @@ func (in *Inbound) Began() time.Time { return in.began }
 
 // Source is the client's address: what PROXY said, once [Inbound.Introduce] has
 // returned nil.
-func (in *Inbound) Source() net.Addr { return in.source }
+func (in *Inbound) Source() net.Addr {
+	if in.source == nil {
+		return in.client.RemoteAddr()
+	}
+	return in.source
+}
 
 // Destination is the address that the client connected to, likewise.
-func (in *Inbound) Destination() net.Addr { return in.destination }
+func (in *Inbound) Destination() net.Addr {
+	if in.destination == nil {
+		return in.client.LocalAddr()
+	}
+	return in.destination
+}
 
 // Rest are the bytes that came behind a PROXY header and are the client's first.
 func (in *Inbound) Rest() []byte { return in.rest }

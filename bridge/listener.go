@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -37,7 +38,7 @@ type ListenerOptions struct {
 }
 
 // Handler takes over what a listener has accepted. Its methods are called by the
-// accept loop and must not block. A handler owns the connection, and calls
+// accept loop, or by one of the engine's, and must not block. A handler owns the connection, and calls
 // [Inbound.Release] when it has closed it.
 type Handler interface {
 	// Take serves a connection.
@@ -123,11 +124,12 @@ const (
 func (l *Listener) acceptLoop(ctx context.Context, inner relay.Listener) error {
 	backoff := time.Duration(0)
 	for {
-		client, err := inner.Accept()
+		some, err := l.accept(inner)
+		if some {
+			backoff = 0
+		}
 		switch {
 		case err == nil:
-			backoff = 0
-			l.take(client)
 		case ctx.Err() != nil:
 			return nil
 		case passing(err):
@@ -143,11 +145,32 @@ func (l *Listener) acceptLoop(ctx context.Context, inner relay.Listener) error {
 	}
 }
 
+// accept takes what is accepted: one connection, or as many as there are until the
+// engine cannot accept any more. some says that there was one.
+func (l *Listener) accept(inner relay.Listener) (some bool, err error) {
+	server, ok := inner.(relay.Server)
+	if !ok {
+		client, err := inner.Accept()
+		if err != nil {
+			return false, err
+		}
+		l.take(client)
+		return true, nil
+	}
+	var taken atomic.Bool
+	err = server.Serve(func(client relay.Conn) {
+		if !taken.Load() {
+			taken.Store(true)
+		}
+		l.take(client)
+	})
+	return taken.Load(), err
+}
+
 // take hands a connection over if there is room for it.
 func (l *Listener) take(client relay.Conn) {
 	in := &Inbound{
 		client: client, proxy: l.options.Proxy, listener: l.options.Name, began: l.clock.Now(),
-		source: client.RemoteAddr(), destination: client.LocalAddr(),
 		budgets: [2]*Budget{l.options.Sessions, l.options.Router},
 	}
 	for i, b := range in.budgets {

@@ -42,10 +42,10 @@ var _ = Describe("Listener", func() {
 	var (
 		a      *spec.Backend
 		r      *rig
-		engine *relay.Portable
+		engine relay.Engine
 	)
 	BeforeEach(func() {
-		engine = relay.NewPortable(relay.Options{})
+		engine = spec.NewEngine(relay.Options{})
 		DeferCleanup(engine.Close)
 		a = spec.StartBackend(spec.Named("a"))
 		r = startRig(rigOptions{})

@@ -109,6 +109,9 @@ func (p ProxyAccept) trusts(ip netip.Addr) bool {
 	return false
 }
 
+// sent tells if there is a header to send.
+func (v ProxyVersion) sent() bool { return v == ProxyV1 || v == ProxyV2 }
+
 // Header returns the bytes that announce a session from source to destination,
 // none for ProxyOff.
 func (v ProxyVersion) Header(source, destination net.Addr) ([]byte, error) {

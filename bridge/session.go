@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
+	"os"
 	"runtime/debug"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -16,17 +19,25 @@ import (
 // session is one connection from accept to its record: first on its way to a
 // backend, then as the tag of a relayed pair.
 type session struct {
-	shared  *shared
-	host    *Host      // nil until it is known
-	term    *term      // nil until it has one
-	budgets [2]*Budget // the listener's and the router's
-	record  Record
-	opening sync.Once
+	shared   *shared
+	host     *Host      // nil until it is known
+	term     *term      // nil until it has one
+	budgets  [2]*Budget // the listener's and the router's
+	id       uint64
+	listener string
+	client   string // its address: what PROXY said, if it was believed
+	began    time.Time
+	protocol Protocol
+	opening  sync.Once
 }
 
-// Take takes a connection to a session on the host; see [Handler].
+// Take takes a connection to a session on the host; see [Handler]. The engine does
+// that if it can, and whatever else there is to do is done in a goroutine.
 func (h *Host) Take(in *Inbound) {
 	s := h.newSession(in)
+	if !in.proxy.expected() && h.begin(in, s) {
+		return
+	}
 	if !h.lobby.serve(func() { s.serve(in, h.stopping, h.join) }) {
 		s.refuse(in.client, errShutdown)
 	}
@@ -37,14 +48,28 @@ func (h *Host) TurnAway(in *Inbound) { h.newSession(in).refuse(in.client, errOve
 
 func (h *Host) newSession(in *Inbound) *session {
 	s := h.shared.newSession(in)
-	s.host, s.record.Host = h, h.name
+	s.host = h
 	return s
 }
 
 func (sh *shared) newSession(in *Inbound) *session {
-	return &session{shared: sh, budgets: in.budgets, record: Record{
-		ID: sh.nextID(), Protocol: TCP, Listener: in.listener, Client: in.client.RemoteAddr().String(), Began: in.began,
-	}}
+	return &session{
+		shared: sh, budgets: in.budgets, id: sh.ids.Add(1), listener: in.listener,
+		client: in.client.RemoteAddr().String(), began: in.began, protocol: TCP,
+	}
+}
+
+// record is as much of the session's story as there is before its end. It is made when
+// it is asked for: there may be very many sessions.
+func (s *session) record() Record {
+	r := Record{ID: strconv.FormatUint(s.id, 10), Protocol: s.protocol, Listener: s.listener, Client: s.client, Began: s.began}
+	if s.host != nil {
+		r.Host = s.host.name
+	}
+	if s.term != nil {
+		r.Backend, r.Origin, r.Epoch = s.term.backend.Name, s.term.backend.Origin, s.term.epoch
+	}
+	return r
 }
 
 // serve learns who the client is and takes it to its session by way of join, or
@@ -53,7 +78,7 @@ func (s *session) serve(in *Inbound, stopping context.Context, join func(in *Inb
 	defer func() {
 		if p := recover(); p != nil {
 			s.shared.panics.Add(1)
-			s.shared.log.Error("serving a client panicked", "host", s.record.Host, "client", s.record.Client, "panic", p, "stack", string(debug.Stack()))
+			s.shared.log.Error("serving a client panicked", "host", s.record().Host, "client", s.client, "panic", p, "stack", string(debug.Stack()))
 			s.refuse(in.client, fmt.Errorf("%w: %v", errPanicked, p))
 		}
 	}()
@@ -62,69 +87,144 @@ func (s *session) serve(in *Inbound, stopping context.Context, join func(in *Inb
 		return
 	}
 	if in.proxy.expected() {
-		s.record.Client = in.source.String()
+		s.client = in.Source().String()
 	}
 	if err := join(in, s); err != nil {
 		s.refuse(in.client, err)
 	}
 }
 
+// quest is how far a client has come in its search for a backend.
+type quest struct {
+	pick      choice
+	pause     time.Duration // before it is dialed for again
+	overtaken int           // dials that a change of the active backend was faster than
+}
+
+func (h *Host) newQuest(in *Inbound) *quest {
+	return &quest{pick: h.choice(in), pause: minPause}
+}
+
 // join makes a session of the connection, or says why not. A client without a
 // session has had no byte read but its PROXY header, so it can be taken to
 // another backend: once if its dial was overtaken by a change of the active
 // backend, and as long as the host holds clients if there is none to dial.
-func (h *Host) join(in *Inbound, s *session) error {
-	pause := minPause
-	pick := h.choice(in)
-	for overtaken := 0; ; {
+func (h *Host) join(in *Inbound, s *session) error { return h.seek(h.newQuest(in), in, s) }
+
+func (h *Host) seek(q *quest, in *Inbound, s *session) error {
+	for {
 		a := h.admission.Load()
-		until := in.began.Add(a.hold)
 		switch {
 		case errors.Is(a.refusal, errNoBackend):
-			if err := h.park(a, in.client, until); err != nil {
+			if err := h.park(a, in.client, in.began.Add(a.hold)); err != nil {
 				return err
 			}
 			continue
 		case a.refusal != nil:
 			return a.refusal
 		}
-		t := a.pick(pick)
+		t := a.pick(q.pick)
 		err := h.attempt(t, in, s)
 		if err == nil {
 			return nil
 		}
-		if ended := context.Cause(t.ctx); ended != nil {
-			// The loop is replacing this admission now.
-			if overtaken++; overtaken > 1 && a.hold == 0 {
-				return ended
-			}
-			select {
-			case <-a.ctx.Done():
-				continue
-			case <-h.stopping.Done():
-				return errShutdown
-			}
-		}
-		if errors.Is(err, errTrafficOff) {
+		if err := h.failed(q, a, t, in, err); err != nil {
 			return err
-		}
-		h.suspect(t, "dialing", err)
-		if pick.tried = append(pick.tried, t); h.balances() && len(pick.tried) <= dialRetries {
-			continue
-		}
-		if a.hold == 0 {
-			return err
-		}
-		again := time.Now().Add(pause)
-		pause = min(2*pause, maxPause)
-		switch held := h.park(a, in.client, earlier(until, again)); {
-		case errors.Is(held, errHoldExpiry) && again.Before(until):
-		case errors.Is(held, errHoldExpiry):
-			return err
-		case held != nil:
-			return held
 		}
 	}
+}
+
+// failed is told that the client could not be taken to a term, and why. It returns nil
+// when it is time to try another, or the same again, and else what the client is
+// refused with.
+func (h *Host) failed(q *quest, a *admission, t *term, in *Inbound, err error) error {
+	if ended := context.Cause(t.ctx); ended != nil {
+		// The loop is replacing this admission now.
+		if q.overtaken++; q.overtaken > 1 && a.hold == 0 {
+			return ended
+		}
+		select {
+		case <-a.ctx.Done():
+			return nil
+		case <-h.stopping.Done():
+			return errShutdown
+		}
+	}
+	if errors.Is(err, errTrafficOff) {
+		return err
+	}
+	h.suspect(t, "dialing", err)
+	if q.pick.tried = append(q.pick.tried, t); h.balances() && len(q.pick.tried) <= dialRetries {
+		return nil
+	}
+	if a.hold == 0 {
+		return err
+	}
+	until := in.began.Add(a.hold)
+	again := time.Now().Add(q.pause)
+	q.pause = min(2*q.pause, maxPause)
+	switch held := h.park(a, in.client, earlier(until, again)); {
+	case errors.Is(held, errHoldExpiry) && again.Before(until):
+	case errors.Is(held, errHoldExpiry):
+		return err
+	case held != nil:
+		return held
+	}
+	return nil
+}
+
+// begin has the engine dial and open the session, and returns false if that is not to
+// be done without a goroutine. It does not wait. If it comes to nothing, what a client
+// can be offered then is offered in a goroutine.
+func (h *Host) begin(in *Inbound, s *session) bool {
+	a := h.admission.Load()
+	if a.refusal != nil || h.options.SendProxy.sent() {
+		return false
+	}
+	q := h.newQuest(in)
+	t := a.pick(q.pick)
+	starter, ok := t.set.(relay.Starter)
+	if !ok || !t.address.IsValid() {
+		return false
+	}
+	select {
+	case h.dialing <- struct{}{}:
+	default:
+		return false
+	}
+	if !h.lobby.enter() {
+		<-h.dialing
+		return false
+	}
+	s.enter(t)
+	err := starter.Start(s.pair(in.client, in.rest), t.address, h.options.DialTimeout, func(_ relay.Session, err error) {
+		<-h.dialing
+		defer h.lobby.leave()
+		if err == nil {
+			s.opened()
+			return
+		}
+		s.leave()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = ErrDialTimeout
+		}
+		join := func(in *Inbound, s *session) error {
+			if err := h.failed(q, a, t, in, err); err != nil {
+				return err
+			}
+			return h.seek(q, in, s)
+		}
+		if !h.lobby.serve(func() { s.serve(in, h.stopping, join) }) {
+			s.refuse(in.client, errShutdown)
+		}
+	})
+	if err != nil {
+		<-h.dialing
+		h.lobby.leave()
+		s.leave()
+		return false
+	}
+	return true
 }
 
 // dialRetries is how many more backends a client of a host that balances is taken
@@ -137,7 +237,7 @@ func (h *Host) choice(in *Inbound) choice {
 	if _, sticky := h.StickyBy(); !sticky {
 		return c
 	}
-	if from, ok := addrPort(in.source); ok {
+	if from, ok := addrPort(in.Source()); ok {
 		c.key = from.Addr().AppendTo(nil)
 	}
 	return c
@@ -192,47 +292,60 @@ func (a *admission) expired() error {
 
 // attempt dials the term's backend and opens a session in it.
 func (h *Host) attempt(t *term, in *Inbound, s *session) error {
-	backend, err := h.dial(t)
+	backend, err := h.dial(t, h.shared.engine)
 	if err != nil {
 		return err
 	}
-	header, err := h.options.SendProxy.Header(in.source, in.destination)
-	if err != nil {
-		backend.Close()
-		return err
+	first := in.rest
+	headers := 0
+	if h.options.SendProxy.sent() {
+		header, err := h.options.SendProxy.Header(in.Source(), in.Destination())
+		if err != nil {
+			backend.Close()
+			return err
+		}
+		first, headers = append(header, in.rest...), len(header)
 	}
-	s.term = t
-	s.record.Backend, s.record.Origin, s.record.Epoch = t.backend.Name, t.backend.Origin, t.epoch
-	h.shared.open.Add(1)
-	_, err = t.set.Open(relay.Pair{
-		Client: in.client, Backend: backend,
-		ToBackend: append(header, in.rest...), Headers: len(header),
-		Limits:     h.options.Limits,
-		HalfClosed: s.halfClosed,
-		Done:       s.done,
-		Tag:        s,
-	})
-	if err != nil {
+	s.enter(t)
+	pair := s.pair(in.client, first)
+	pair.Backend, pair.Headers = backend, headers
+	if _, err = t.set.Open(pair); err != nil {
 		backend.Reset()
-		s.shared.leave()
-		s.term = nil
-		s.record.Backend, s.record.Origin, s.record.Epoch = "", "", 0
+		s.leave()
 		return err
 	}
 	s.opened()
 	return nil
 }
 
+// enter puts s down for a term; leave takes that back.
+func (s *session) enter(t *term) {
+	s.term = t
+	s.shared.open.Add(1)
+}
+
+func (s *session) leave() {
+	s.shared.leave()
+	s.term = nil
+}
+
+// pair is what becomes of s, but for its backend. first is what the client has said.
+func (s *session) pair(client relay.Conn, first []byte) relay.Pair {
+	return relay.Pair{
+		Client: client, ToBackend: first, Limits: s.host.options.Limits, HalfClosed: s.halfClosed, Done: s.done, Tag: s,
+	}
+}
+
 // opened tells that the session is open: from the goroutine that opened it, or
 // from its end if that comes first, which it may as soon as it is open.
 func (s *session) opened() {
 	if s.shared.opened != nil {
-		s.opening.Do(func() { s.shared.opened(s.record) })
+		s.opening.Do(func() { s.shared.opened(s.record()) })
 	}
 }
 
-// dial connects to the term's backend, for as long as the term lasts.
-func (h *Host) dial(t *term) (relay.Conn, error) {
+// dial connects to the term's backend by an engine, for as long as the term lasts.
+func (h *Host) dial(t *term, engine relay.Engine) (relay.Conn, error) {
 	ctx, cancel := context.WithTimeoutCause(t.ctx, h.options.DialTimeout, ErrDialTimeout)
 	defer cancel()
 	select {
@@ -241,7 +354,7 @@ func (h *Host) dial(t *term) (relay.Conn, error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	conn, err := h.shared.dial(ctx, t.backend.Address)
+	conn, err := h.shared.dial(ctx, engine, t.backend.Address)
 	if err == nil {
 		return conn, nil
 	}
@@ -252,14 +365,17 @@ func (h *Host) dial(t *term) (relay.Conn, error) {
 }
 
 // dial connects to the first of an address's addresses that can be connected to.
-func (sh *shared) dial(ctx context.Context, address string) (relay.Conn, error) {
+func (sh *shared) dial(ctx context.Context, engine relay.Engine, address string) (relay.Conn, error) {
+	if _, err := netip.ParseAddrPort(address); err == nil {
+		return engine.Dial(ctx, address)
+	}
 	addresses, err := sh.resolve(ctx, address)
 	if err != nil {
 		return nil, err
 	}
 	for i, a := range addresses {
 		var conn relay.Conn
-		if conn, err = sh.dialOne(ctx, a, len(addresses)-i); err == nil {
+		if conn, err = dialOne(ctx, engine, a, len(addresses)-i); err == nil {
 			return conn, nil
 		}
 	}
@@ -267,13 +383,13 @@ func (sh *shared) dial(ctx context.Context, address string) (relay.Conn, error) 
 }
 
 // dialOne gives one of a name's addresses its share of the time that is left.
-func (sh *shared) dialOne(ctx context.Context, address string, share int) (relay.Conn, error) {
+func dialOne(ctx context.Context, engine relay.Engine, address string, share int) (relay.Conn, error) {
 	if deadline, ok := ctx.Deadline(); ok && share > 1 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, time.Until(deadline)/time.Duration(share), ErrDialTimeout)
 		defer cancel()
 	}
-	return sh.engine.Dial(ctx, address)
+	return engine.Dial(ctx, address)
 }
 
 // suspect gives the monitor a hint about a backend that has failed, in words what
@@ -293,8 +409,9 @@ func (h *Host) suspect(t *term, what string, err error) {
 // refuse resets a client that has no session and makes its record.
 func (s *session) refuse(client relay.Conn, cause error) {
 	client.Reset()
-	s.record.Reason, s.record.Err = ReasonFor(cause), cause
-	s.end()
+	r := s.record()
+	r.Reason, r.Err = ReasonFor(cause), cause
+	s.end(r)
 }
 
 // halfClosed is the end of one direction of a session that goes on in the other: a
@@ -308,29 +425,31 @@ func (s *session) halfClosed(first relay.Side) {
 // done is the end of a session that was open.
 func (s *session) done(o relay.Outcome) {
 	s.opened()
-	s.record.ToBackend, s.record.ToClient = o.ToBackend, o.ToClient
-	s.record.Reason, s.record.Err = reasonOf(o), o.Err
+	r := s.record()
+	r.ToBackend, r.ToClient = o.ToBackend, o.ToClient
+	r.Reason, r.Err = reasonOf(o), o.Err
 	s.shared.leave()
 	if o.First == relay.Backend && o.Err != nil {
 		s.host.lost(s.term, o.Err)
 	}
-	s.end()
+	s.end(r)
 }
 
 func (s *session) info(r relay.Session) SessionInfo {
 	toBackend, toClient := r.Counts()
+	is := s.record()
 	return SessionInfo{
-		ID: s.record.ID, Protocol: s.record.Protocol, Host: s.record.Host, Listener: s.record.Listener, Backend: s.record.Backend,
-		Client: s.record.Client, Since: s.record.Began, ToBackend: toBackend, ToClient: toClient,
+		ID: is.ID, Protocol: is.Protocol, Host: is.Host, Listener: is.Listener, Backend: is.Backend,
+		Client: is.Client, Since: is.Began, ToBackend: toBackend, ToClient: toClient,
 	}
 }
 
-func (s *session) end() {
+func (s *session) end(r Record) {
 	for _, b := range s.budgets {
 		b.release()
 	}
-	s.record.Took = s.shared.clock.Now().Sub(s.record.Began)
-	s.shared.records(s.record)
+	r.Took = s.shared.clock.Now().Sub(s.began)
+	s.shared.records(r)
 }
 
 // lost decides whether the end of a session by its backend deserves a hint: a

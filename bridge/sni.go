@@ -72,7 +72,7 @@ func (f *Sniffer) TurnAway(in *Inbound) { f.newSession(in).refuse(in.client, err
 
 func (f *Sniffer) newSession(in *Inbound) *session {
 	s := f.bridge.shared.newSession(in)
-	s.record.Protocol = TLS
+	s.protocol = TLS
 	return s
 }
 
@@ -105,7 +105,7 @@ func (f *Sniffer) join(in *Inbound, s *session) error {
 		if h == nil {
 			return alerted(in.client, errNoHost)
 		}
-		s.host, s.record.Host = h, h.name
+		s.host = h
 		// A host that has left the table meanwhile may be another one now.
 		if err := h.join(in, s); !errors.Is(err, errNoHost) {
 			return err

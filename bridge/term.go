@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -14,7 +15,8 @@ import (
 // fences sessions, its claims fence requests.
 type term struct {
 	backend route.Backend
-	epoch   uint64 // of the host's active backend; 0 under balance
+	epoch   uint64         // of the host's active backend; 0 under balance
+	address netip.AddrPort // the backend's; zero if it is a name, which takes a lookup
 	set     relay.Set
 	claims  claims
 	ctx     context.Context
@@ -26,6 +28,9 @@ type term struct {
 
 func beginTerm(backend route.Backend, epoch uint64, set relay.Set) *term {
 	t := &term{backend: backend, epoch: epoch, set: set}
+	if address, err := netip.ParseAddrPort(backend.Address); err == nil {
+		t.address = address
+	}
 	t.ctx, t.cancel = context.WithCancelCause(context.Background())
 	return t
 }

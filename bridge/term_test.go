@@ -261,14 +261,14 @@ var _ = Describe("Term", func() {
 		var panicking atomic.Bool
 		r := startRig(rigOptions{bridge: func(o *bridge.Options) {
 			o.Log = logger
-			o.Resolve = func(_ context.Context, address string) ([]string, error) {
+			o.Resolve = func(context.Context, string) ([]string, error) {
 				if panicking.CompareAndSwap(true, false) {
 					panic("the resolver is broken")
 				}
-				return []string{address}, nil
+				return []string{a.Addr()}, nil
 			}
 		}})
-		r.activate("a", a.Addr())
+		r.activate("a", "a.test:1")
 		panicking.Store(true)
 		spec.ExpectReset(spec.DialFront(r.addr))
 		Eventually(r.reasons).Should(ConsistOf(bridge.Internal))
@@ -380,11 +380,13 @@ var _ = Describe("Session", func() {
 				tell("opened", r)
 			}
 			o.Records = func(r bridge.Record) { tell("ended", r) }
+			o.Resolve = func(context.Context, string) ([]string, error) { return []string{a.Addr()}, nil }
 		}})
 		spec.ExpectReset(spec.DialFront(r.addr))
 		Eventually(story).Should(Equal([]string{"ended "}), "a client that is refused has no session")
 
-		r.activate("a", a.Addr())
+		// By a name, so that a goroutine opens the session, and can be slower than its end.
+		r.activate("a", "a.test:1")
 		client := spec.DialFront(r.addr)
 		spec.ExpectEOF(client)
 		Expect(client.Close()).To(Succeed())

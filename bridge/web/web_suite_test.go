@@ -77,7 +77,7 @@ func startRig(o rigOptions) *rig {
 		clusters: map[string]*feed.Feed[bridge.Cluster]{}, actives: map[string]*feed.Feed[bridge.Active]{},
 		signals: make(chan os.Signal, 2), ended: make(chan error, 1),
 	}
-	engine := relay.NewPortable(relay.Options{Dial: o.dial})
+	engine := spec.NewEngine(relay.Options{Dial: o.dial})
 	DeferCleanup(engine.Close)
 	bo := bridge.Options{Engine: engine, Traffic: bridge.Traffic{Enabled: true}, Hints: r.hint, Records: r.record}
 	uo := web.UpstreamOptions{Hosts: map[string]web.HostOptions{}}
@@ -124,7 +124,7 @@ func startRig(o rigOptions) *rig {
 		r.up(h.name, h.backends...)
 		r.activate(h.name, 1, h.backends...)
 	}
-	lo := bridge.ListenerOptions{Name: "web", Bind: "127.0.0.1:0", To: r.server, Listen: engine.Listen}
+	lo := bridge.ListenerOptions{Name: "web", Bind: "127.0.0.1:0", To: r.server, Listen: engine.ForRequests().Listen}
 	if o.listener != nil {
 		o.listener(&lo)
 	}
