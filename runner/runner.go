@@ -34,7 +34,7 @@ const History = 1024
 // but Run may be called from any goroutine, before, during and after Run.
 type Router struct {
 	config    Config
-	engine    *relay.Portable
+	engine    relay.Engine
 	resolver  *resolve.Resolver
 	state     *state.Dir // nil: nothing is kept
 	bridge    *bridge.Bridge
@@ -99,7 +99,7 @@ func New(c Config) (*Router, error) {
 	}
 	r := &Router{
 		config:    c,
-		engine:    relay.NewPortable(relay.Options{Dial: c.Dial}),
+		engine:    relay.New(relay.Options{Dial: c.Dial}),
 		resolver:  resolve.New(resolve.Options{Clock: c.Clock, Log: c.Log}),
 		hosts:     make(map[string]*host),
 		listeners: make(map[string]*bridge.Listener),
@@ -204,7 +204,7 @@ func (r *Router) compose(limit int) error {
 	budget := bridge.NewBudget(limit)
 	for i, lc := range c.Listeners {
 		l := bridge.NewListener(bridge.ListenerOptions{
-			Name: lc.Name, Bind: lc.Bind, To: fronts[i], Listen: r.listen(),
+			Name: lc.Name, Bind: lc.Bind, To: fronts[i], Listen: r.listen(lc.Protocol),
 			Proxy:    bridge.ProxyAccept{Version: lc.ProxyProtocol, Trusted: lc.TrustedProxies},
 			Sessions: bridge.NewBudget(lc.MaxSessions), Router: budget,
 			Log: c.Log, Clock: c.Clock,
@@ -537,16 +537,20 @@ func (r *Router) hint(h bridge.Hint) {
 	}
 }
 
-// listen is the engine's, or adapts an injected one.
-func (r *Router) listen() func(ctx context.Context, address string) (relay.Listener, error) {
+// listen is that of the engine that suits the protocol, or adapts an injected one.
+func (r *Router) listen(p Protocol) func(ctx context.Context, address string) (relay.Listener, error) {
+	engine := r.engine
+	if p.web() {
+		engine = engine.ForRequests()
+	}
 	if r.config.Listen == nil {
-		return r.engine.Listen
+		return engine.Listen
 	}
 	return func(ctx context.Context, address string) (relay.Listener, error) {
 		l, err := r.config.Listen(ctx, "tcp", address)
 		if err != nil {
 			return nil, err
 		}
-		return r.engine.AdoptListener(l), nil
+		return engine.AdoptListener(l), nil
 	}
 }
