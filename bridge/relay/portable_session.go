@@ -118,11 +118,13 @@ func (s *session) pass(d *direction) bool {
 	}
 	s.ends++
 	if half && s.ends == 1 {
+		// Not d.from: the answer to an end may come here before that end does.
+		first := s.first
 		s.touch()
 		s.watchSilence()
 		s.mu.Unlock()
 		if s.halfClosed != nil {
-			s.halfClosed(d.from)
+			s.halfClosed(first)
 		}
 		return true
 	}

@@ -151,6 +151,27 @@ var _ = withEngines(func(newEngine maker) {
 			Expect(set.Len()).To(BeZero())
 		})
 
+		It("tells HalfClosed who was first, though the other ends as soon as it hears of that", func() {
+			for range 1000 {
+				wrong := make(chan relay.Side, 1)
+				l := plug(GinkgoTB(), engine, set, func(p *relay.Pair) {
+					p.HalfClosed = func(first relay.Side) {
+						if first != relay.Client {
+							wrong <- first
+						}
+					}
+				})
+				go func() {
+					_, _ = io.Copy(io.Discard, l.backend)
+					_ = l.backend.Close()
+				}()
+				Expect(l.client.CloseWrite()).To(Succeed())
+				Eventually(l.outcome, soon).Should(Receive(HaveField("First", relay.Client)))
+				Expect(wrong).NotTo(Receive())
+				l.close()
+			}
+		})
+
 		// The kernel reports a reset once. If a write is told, the read sees an end, in
 		// the relay as in the peers here; so what counts is that one of them was told.
 		// After an orderly end it would be neither: the write would fail with EPIPE.
