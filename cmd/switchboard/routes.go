@@ -149,7 +149,7 @@ func (p *program) onTable(command *cobra.Command, f tableFlags, do func(context.
 	if ctx.Err() != nil {
 		err = fmt.Errorf("interrupted: %w", err)
 	}
-	fmt.Fprintf(p.errs, "%s: %v\n(the table at %s, prefix %s)\n", command.CommandPath(), err, redis, strconv.Quote(prefix))
+	fmt.Fprintf(p.errs, "%s: %v\n(the table at %s, prefix %s)\n", command.CommandPath(), err, redis, strconv.Quote(store.Prefix(prefix)))
 	switch {
 	case errors.Is(err, table.ErrUnknown):
 		fmt.Fprintln(p.errs, "Run the same again: what was done is not done twice.")

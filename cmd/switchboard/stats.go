@@ -125,7 +125,7 @@ func (p *program) askStats(command *cobra.Command, f statsFlags, ask func(contex
 	if err == nil || errors.Is(err, stats.ErrQuestion) {
 		return err
 	}
-	fmt.Fprintf(p.errs, "%s: %v\n(the statistics at %s, prefix %q)\n", command.CommandPath(), err, redis, prefix)
+	fmt.Fprintf(p.errs, "%s: %v\n(the statistics at %s, prefix %q)\n", command.CommandPath(), err, redis, store.Prefix(prefix))
 	return errFailed
 }
 

@@ -70,6 +70,11 @@ func (w *Watcher) step(ctx context.Context) error {
 	}
 	w.settle()
 	w.show()
+	// Who is answered finds what was accepted in the status.
+	for _, answer := range w.obeyed {
+		answer <- nil
+	}
+	w.obeyed = nil
 	if len(n.hosts) > 0 && !n.cut {
 		w.pace(ctx)
 	}
@@ -636,9 +641,6 @@ func (w *Watcher) finish(c *compare) {
 	w.resync = w.resyncAfter(now)
 	w.notBefore = now.Add(max(compareEvery, now.Sub(c.began)))
 	if c.reasons.accepted {
-		for _, answer := range w.accepting {
-			answer <- nil
-		}
-		w.accepting = nil
+		w.obeyed, w.accepting = append(w.obeyed, w.accepting...), nil
 	}
 }

@@ -168,6 +168,8 @@ type Watcher struct {
 	missing string
 	// accepting are operators who wait for the compare that they asked for.
 	accepting []chan error
+	// obeyed are those whose compare has come to its end, and who were not told yet.
+	obeyed []chan error
 }
 
 // zeroID is the ID before all records.
