@@ -195,7 +195,8 @@ func (d *detour) serve(client net.Conn, to string) {
 	d.open = append(d.open, client, server)
 	d.mu.Unlock()
 	go func() {
-		io.Copy(server, client)
+		// Not by splice, whose pipes are kept until the collector runs.
+		io.Copy(struct{ io.Writer }{server}, struct{ io.Reader }{client})
 		server.Close()
 	}()
 	buffer := make([]byte, 32<<10)
