@@ -21,7 +21,7 @@ var _ = withEngines(func(newEngine maker) {
 		expectNoLeaks()
 		engine := newEngine(relay.Options{})
 		set := engine.NewSet()
-		const sessions, rounds, most = 1000, 5, 12
+		const sessions, rounds, most = 1000, 9, 12
 		links := make([]*link, sessions)
 		for i := range links {
 			l, p := connect(GinkgoTB(), engine)
@@ -64,7 +64,8 @@ var _ = withEngines(func(newEngine maker) {
 		}
 		slices.Sort(alone)
 		slices.Sort(beside)
-		AddReportEntry("alone, beside", []time.Duration{alone[rounds/2], beside[rounds/2]})
-		Expect(beside[rounds/2]).To(BeNumerically("<", most*alone[rounds/2]))
+		// Whoever keeps others waiting does so in each round; other programs do in some.
+		AddReportEntry("alone, beside", []time.Duration{alone[rounds/2], beside[0], beside[rounds/2]})
+		Expect(beside[0]).To(BeNumerically("<", most*alone[rounds/2]))
 	})
 })
