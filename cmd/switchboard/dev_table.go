@@ -39,6 +39,7 @@ func newDevTable(d *devCluster, dir string) (*devTable, error) {
 	t := &devTable{cluster: d, dir: dir, temporary: dir == ""}
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		t.embedded = miniredis.NewMiniRedis()
+		t.embedded.ClockTTL(true)
 		return t, nil
 	}
 	var err error
