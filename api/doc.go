@@ -38,6 +38,11 @@
 // but weight 0 takes a backend out of service, and so needs a message as whatever
 // cuts traffic does; other weights do not.
 //
+// Hosts of a routing table ([TableSource]) come and go. They are found by name for each
+// request; so that a million of them need no slot each, they share some. Their flag can
+// be written, and the rest is for who writes the table. POST /table/accept takes the
+// table that Redis has after it has lost one.
+//
 // The ETag of a resource covers what an operator can write, and the epoch. Session
 // counts and check times change all the time and are left out.
 //

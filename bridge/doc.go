@@ -44,6 +44,23 @@
 // Their term is retired: it takes nothing new, and is severed with the others when
 // traffic goes off.
 //
+// # A table
+//
+// Hosts that the bridge is made with are there for good. Those of a table, which comes
+// by a channel, come and go:
+//
+//	Options.Tables ──▶ follow: which of the hosts in use are gone, or others
+//	                      │         regroup their terms, end those of who has left
+//	                      ▼
+//	Lookup ──▶ route.Table ──▶ *route.Host ──▶ *Host, which begins to be when first asked for
+//
+// There may be a million, of which a thousand are in use, so they have no loop each: what a
+// loop would own is guarded by one lock, and the data path reads the same snapshots as
+// of any host. A backend that leaves takes its sessions with it, but not the requests it
+// is answering. Nothing else is touched: a host that did not change is the same pointer
+// in the next table, and is not even looked at. Nobody probes their backends; under
+// policy active the first with a weight is active, so that all who follow one table agree.
+//
 // # Requests
 //
 // A request of HTTP is a session too, but for a few hundred microseconds only, many
@@ -64,6 +81,7 @@
 //	cluster   one host's backends and which of them is active
 //	policy    one active backend at a time, or balance over all healthy ones
 //	term      a stretch of service on one backend; a session belongs to one term
+//	table     host names to hosts with their backends, an immutable value swapped whole
 //	epoch     counts a host's NEW_ACTIVE_BACKENDs, never goes back
 //	session   one bridged pair, client and backend, or a request in flight
 //	claim     a request's place in a term

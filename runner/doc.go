@@ -27,7 +27,9 @@
 // program's.
 //
 // A program that embeds a router links what it names. The checks http, tcp and
-// exec are always there; one that needs a driver comes in through Config.Checks.
+// exec are always there; one that needs a driver comes in through Config.Checks, and
+// hosts that come and go through Config.Table, from whoever knows them: the daemon
+// follows Redis by pacemaker/table, which this package does not link.
 //
 // # Stopping
 //
