@@ -122,6 +122,7 @@ func (e embedded) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
 }
 
 // webApps puts the web apps into the table when their addresses are known, and follows it.
+// It is ready when it has them from there.
 type webApps struct{ *devTable }
 
 func (w webApps) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
@@ -133,7 +134,21 @@ func (w webApps) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
 		return err
 	}
 	w.follower = f
-	return f.Run(signals, ready)
+	statuses, leave := f.status.Subscribe()
+	defer leave()
+	ended := make(chan error, 1) // one slot: the result is always received
+	go func() { ended <- f.Run(signals, make(chan struct{})) }()
+	for {
+		select {
+		case s := <-statuses:
+			if s.Loaded {
+				close(ready)
+				return <-ended
+			}
+		case err := <-ended:
+			return err
+		}
+	}
 }
 
 func (w webApps) write() error {
