@@ -80,8 +80,9 @@ var _ = Describe("the postgres check over 100,000 probes", func() {
 		// Each probe has its connection watched anew, so only their number stays.
 		expectNoneOfOurs := func() {
 			GinkgoHelper()
-			Eventually(spec.FDs).WithTimeout(patient).Should(Equal(fds))
-			Eventually(runtime.NumGoroutine).WithTimeout(patient).Should(Equal(goroutines))
+			// Fewer is no leak: something that was about to end was counted before.
+			Eventually(spec.FDs).WithTimeout(patient).Should(BeNumerically("<=", fds))
+			Eventually(runtime.NumGoroutine).WithTimeout(patient).Should(BeNumerically("<=", goroutines))
 		}
 
 		By("probing")
