@@ -1,34 +1,20 @@
 package main
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os"
-	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"switchboard/bridge/route"
-	"switchboard/pacemaker/store"
 	"switchboard/pacemaker/table"
-	"switchboard/runner/config"
-)
-
-// Where the table is if no flag says it. These are the variables of a router's keys.
-const (
-	redisVariable             = config.EnvPrefix + "REDIS_URL"
-	prefixVariable            = config.EnvPrefix + "REDIS_PREFIX"
-	redisPasswordFileVariable = config.EnvPrefix + "REDIS_PASSWORD_FILE"
 )
 
 func (p *program) routes() *cobra.Command {
@@ -40,7 +26,7 @@ change is one atomic step, and routers take it within milliseconds. It is told w
 the serial that the table has then. What is so already is no change, so whatever is
 not known to have worked may be run again.
 
-Redis is named with --redis or ` + redisVariable + `, or by the configuration of a router
+Redis is named with --redis or ` + tableKey.url() + `, or by the configuration of a router
 (--config), of which the keys under redis are taken:
   redis://[USER:PASSWORD@]HOST[:PORT][/DB]
   unix://[USER:PASSWORD@]/PATH/TO/SOCKET[?db=DB]
@@ -49,7 +35,7 @@ Redis is named with --redis or ` + redisVariable + `, or by the configuration of
 and rediss://, rediss-sentinel:// and rediss-cluster:// speak TLS. Others on this
 machine can read a command line, so a password is better put in the variable or in a
 file (--redis-password-file).`,
-		Example: `  export ` + redisVariable + `=redis://127.0.0.1:6379
+		Example: `  export ` + tableKey.url() + `=redis://127.0.0.1:6379
   switchboard routes add shop.example.com 10.0.0.1:8080 --name shop-0
   switchboard routes list
   switchboard routes weight shop.example.com shop-0=0     let it drain
@@ -77,79 +63,64 @@ file (--redis-password-file).`,
 
 // tableFlags say where the table is.
 type tableFlags struct {
-	url, passwordFile, prefix, config string
-	timeout                           time.Duration
+	redisFlags
+	config  string
+	timeout time.Duration
 }
 
 func (f *tableFlags) add(command *cobra.Command) {
+	f.redisFlags.add(command, tableKey, "the table is")
 	flags := command.Flags()
-	flags.SortFlags = false
-	flags.StringVar(&f.url, "redis", "", "where the table is, a `URL` ("+redisVariable+")")
-	flags.StringVar(&f.passwordFile, "redis-password-file", "", "`file` that holds the password ("+redisPasswordFileVariable+")")
-	flags.StringVar(&f.prefix, "prefix", "", "what all keys begin with ("+prefixVariable+"; default "+store.DefaultPrefix+"; "+store.NoPrefix+": nothing)")
 	flags.StringVar(&f.config, "config", "", "configuration of a router, a `file`, which says all that no flag says")
 	flags.DurationVar(&f.timeout, "timeout", 5*time.Second, "how long to wait for each answer of Redis")
-	_ = command.MarkFlagFilename("redis-password-file")
 	_ = command.MarkFlagFilename("config", "yaml", "yml", "json")
 }
 
-// redis is where the table is, by the flags, else by the configuration if there is one, else
+// table is where the table is, by the flags, else by the configuration if there is one, else
 // by the environment.
-func (p *program) redis(f tableFlags) (store.Redis, string, error) {
-	r, prefix, passwordFile := store.Redis{URL: p.value(redisVariable)}, p.value(prefixVariable), p.value(redisPasswordFileVariable)
+func (p *program) table(f tableFlags) (place, error) {
+	rest := p.place(tableKey)
 	if f.config != "" {
 		file, _, err := p.load(f.config, nil)
 		if err != nil {
-			return r, "", invalid{err}
+			return rest, invalid{err}
 		}
-		r, prefix, passwordFile = file.Redis.Store(), file.Redis.Prefix, ""
+		rest = place{Redis: file.Redis.Store(), prefix: file.Redis.Prefix}
 	}
-	r.URL, prefix, passwordFile = cmp.Or(f.url, r.URL), cmp.Or(f.prefix, prefix), cmp.Or(f.passwordFile, passwordFile)
-	r.Timeout, r.Name = f.timeout, "switchboard-routes"
-	if r.URL == "" {
-		return r, "", fmt.Errorf("no Redis: name it with --redis URL or %s, as in redis://127.0.0.1:6379", redisVariable)
-	}
+	rest.Timeout, rest.Name = f.timeout, "switchboard-routes"
 	if f.timeout <= 0 {
-		return r, "", fmt.Errorf("--timeout %s is no time to wait: give one such as 5s", f.timeout)
+		return rest, fmt.Errorf("--timeout %s is no time to wait: give one such as 5s", f.timeout)
 	}
-	if passwordFile != "" {
-		text, err := os.ReadFile(passwordFile)
-		if err != nil {
-			return r, "", fmt.Errorf("reading the password: %w", err)
-		}
-		r.Password = string(bytes.TrimRight(text, "\r\n"))
-	}
-	return r, prefix, r.Validate()
+	return f.over(rest, tableKey)
 }
 
 // onTable does something with the table, and says why if that fails. Errors that it returns
 // itself are about the command line.
 func (p *program) onTable(command *cobra.Command, f tableFlags, do func(context.Context, *table.Writer) error) error {
-	redis, prefix, err := p.redis(f)
+	at, err := p.table(f)
 	if err != nil {
 		return err
 	}
-	client, err := redis.Connect()
+	client, err := at.Connect()
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	w, err := table.NewWriter(table.WriterOptions{Client: client, Prefix: prefix, Timeout: f.timeout})
+	w, err := table.NewWriter(table.WriterOptions{Client: client, Prefix: at.prefix, Timeout: f.timeout})
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(command.Context(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	// A call that waits for an answer ends with its connection, not with its context.
-	defer context.AfterFunc(ctx, func() { client.Close() })()
-	err = do(ctx, w)
+	err = untilInterrupted(command, client, func(ctx context.Context) error {
+		err := do(ctx, w)
+		if err != nil && ctx.Err() != nil {
+			err = fmt.Errorf("interrupted: %w", err)
+		}
+		return err
+	})
 	if err == nil {
 		return nil
 	}
-	if ctx.Err() != nil {
-		err = fmt.Errorf("interrupted: %w", err)
-	}
-	fmt.Fprintf(p.errs, "%s: %v\n(the table at %s, prefix %s)\n", command.CommandPath(), err, redis, strconv.Quote(store.Prefix(prefix)))
+	p.blame(command, err, "the table", at)
 	switch {
 	case errors.Is(err, table.ErrUnknown):
 		fmt.Fprintln(p.errs, "Run the same again: what was done is not done twice.")
@@ -157,6 +128,18 @@ func (p *program) onTable(command *cobra.Command, f tableFlags, do func(context.
 		fmt.Fprintln(p.errs, "Nothing was changed. Run the same again.")
 	}
 	return errFailed
+}
+
+// onHost is [program.onTable] for verbs that take a host and -o.
+func (p *program) onHost(command *cobra.Command, f tableFlags, output, name string, do func(ctx context.Context, w *table.Writer, host string) error) error {
+	host, err := hostOf(name)
+	if err != nil {
+		return err
+	}
+	if err := checkOutput(output); err != nil {
+		return err
+	}
+	return p.onTable(command, f, func(ctx context.Context, w *table.Writer) error { return do(ctx, w, host) })
 }
 
 // mostTries is how often a change is decided again because somebody else was faster.
@@ -357,14 +340,7 @@ let its requests end first, give it the weight 0 and wait.`,
 		Args: hostAnd(1, 1, " ADDRESS|NAME"),
 	}
 	command.RunE = func(command *cobra.Command, args []string) error {
-		host, err := hostOf(args[0])
-		if err != nil {
-			return err
-		}
-		if err := checkOutput(output); err != nil {
-			return err
-		}
-		return p.onTable(command, f, func(ctx context.Context, w *table.Writer) error {
+		return p.onHost(command, f, output, args[0], func(ctx context.Context, w *table.Writer, host string) error {
 			var found []table.Member
 			result, err := edit(ctx, w, host, func(e table.DumpEntry) ([]table.Change, error) {
 				found = membersOf(e, args[1])
@@ -586,14 +562,7 @@ func (p *program) routesDrop() *cobra.Command {
 		Args:    hostAnd(0, 0, ""),
 	}
 	command.RunE = func(command *cobra.Command, args []string) error {
-		host, err := hostOf(args[0])
-		if err != nil {
-			return err
-		}
-		if err := checkOutput(output); err != nil {
-			return err
-		}
-		return p.onTable(command, f, func(ctx context.Context, w *table.Writer) error {
+		return p.onHost(command, f, output, args[0], func(ctx context.Context, w *table.Writer, host string) error {
 			result, err := w.Apply(ctx, table.Drop(host))
 			if err != nil {
 				return err

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -82,11 +81,9 @@ func (p *program) apiURL(flag string) (*url.URL, error) {
 	}
 	password := p.value(apiVariable + "_PASSWORD")
 	if file := p.value(apiVariable + "_PASSWORD_FILE"); file != "" {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("reading the password: %w", err)
+		if password, err = readPassword(file); err != nil {
+			return nil, err
 		}
-		password = strings.TrimRight(string(text), "\r\n")
 	}
 	if name := p.value(apiVariable + "_USERNAME"); name != "" || password != "" {
 		base.User = url.UserPassword(name, password)

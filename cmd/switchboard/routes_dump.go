@@ -167,14 +167,7 @@ func (p *program) routesShow() *cobra.Command {
 		Args:    hostAnd(0, 0, ""),
 	}
 	command.RunE = func(command *cobra.Command, args []string) error {
-		host, err := hostOf(args[0])
-		if err != nil {
-			return err
-		}
-		if err := checkOutput(output); err != nil {
-			return err
-		}
-		return p.onTable(command, f, func(ctx context.Context, w *table.Writer) error {
+		return p.onHost(command, f, output, args[0], func(ctx context.Context, w *table.Writer, host string) error {
 			d, err := w.DumpHosts(ctx, host)
 			if err != nil {
 				return err

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,16 +20,7 @@ import (
 
 	"switchboard/api"
 	"switchboard/pacemaker/stats"
-	"switchboard/pacemaker/store"
 	"switchboard/runner/config"
-)
-
-// Where the statistics are, and with which password, if no flag says it: the variables of a
-// router's keys.
-const (
-	statsVariable             = config.EnvPrefix + "STATS_REDIS_URL"
-	statsPrefixVariable       = config.EnvPrefix + "STATS_REDIS_PREFIX"
-	statsPasswordFileVariable = config.EnvPrefix + "STATS_REDIS_PASSWORD_FILE"
 )
 
 func (p *program) stats() *cobra.Command {
@@ -42,10 +32,10 @@ by host, version type and node, and summed up over a workspace, an application o
 version. "stats follow" counts what is in a log that no router of ours counts, as
 NGINX's.
 
-Redis is named with --redis or ` + statsVariable + `, as a router's
+Redis is named with --redis or ` + statsKey.url() + `, as a router's
 stats.redis.url. Others on this machine can read a command line, so a password is
 better put in the variable, or in a file (--redis-password-file).`,
-		Example: `  export ` + statsVariable + `=redis://127.0.0.1:6379
+		Example: `  export ` + statsKey.url() + `=redis://127.0.0.1:6379
   switchboard stats totals host shop.example.com
   switchboard stats history host shop.example.com --last 10m --step 1m
   switchboard stats follow --log /var/log/nginx/access.json --node nginx-1`,
@@ -61,71 +51,38 @@ better put in the variable, or in a file (--redis-password-file).`,
 	return command
 }
 
-// statsFlags say where the statistics are.
-type statsFlags struct{ url, passwordFile, prefix string }
-
-func (f *statsFlags) add(command *cobra.Command) {
-	flags := command.Flags()
-	flags.SortFlags = false
-	flags.StringVar(&f.url, "redis", "", "where the statistics are, a `URL` ("+statsVariable+")")
-	flags.StringVar(&f.passwordFile, "redis-password-file", "", "`file` that holds the password ("+statsPasswordFileVariable+")")
-	flags.StringVar(&f.prefix, "prefix", "", "what all keys begin with ("+statsPrefixVariable+"; default "+store.DefaultPrefix+"; "+store.NoPrefix+": nothing)")
-	_ = command.MarkFlagFilename("redis-password-file")
-}
-
-// statsRedis is where the statistics are, by the flags, else by the environment.
-func (p *program) statsRedis(f statsFlags) (redis store.Redis, prefix string, err error) {
-	or := func(values ...string) string {
-		for _, value := range values {
-			if value != "" {
-				return value
-			}
-		}
-		return ""
+// statsPlace is where the statistics are, by the flags, else by the environment.
+func (p *program) statsPlace(f redisFlags) (place, error) {
+	rest := p.place(statsKey)
+	rest.Timeout, rest.Name = 5*time.Second, "switchboard-stats"
+	at, err := f.over(rest, statsKey)
+	if err != nil {
+		return at, err
 	}
-	redis = store.Redis{URL: or(f.url, p.value(statsVariable)), Timeout: 5 * time.Second, Name: "switchboard-stats"}
-	if redis.URL == "" {
-		return redis, "", fmt.Errorf("no Redis: name it with --redis URL or %s, as in redis://127.0.0.1:6379", statsVariable)
-	}
-	if name := or(f.passwordFile, p.value(statsPasswordFileVariable)); name != "" {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			return redis, "", fmt.Errorf("reading the password: %w", err)
-		}
-		redis.Password = string(bytes.TrimRight(text, "\r\n"))
-	}
-	prefix = or(f.prefix, p.value(statsPrefixVariable))
-	if err := redis.Validate(); err != nil {
-		return redis, "", err
-	}
-	return redis, prefix, redis.CheckPrefix(prefix)
+	return at, at.CheckPrefix(at.prefix)
 }
 
 // askStats asks a question, and says why if there is no answer. Errors that it returns itself
 // are about the command line.
-func (p *program) askStats(command *cobra.Command, f statsFlags, ask func(context.Context, *stats.Query) error) error {
-	redis, prefix, err := p.statsRedis(f)
+func (p *program) askStats(command *cobra.Command, f redisFlags, ask func(context.Context, *stats.Query) error) error {
+	at, err := p.statsPlace(f)
 	if err != nil {
 		return err
 	}
-	client, err := redis.Connect()
+	client, err := at.Connect()
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	query, err := stats.NewQuery(stats.QueryOptions{Client: client, Prefix: prefix, Timeout: redis.Timeout})
+	query, err := stats.NewQuery(stats.QueryOptions{Client: client, Prefix: at.prefix, Timeout: at.Timeout})
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(command.Context(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	// A call that waits for an answer ends with its connection, not with its context.
-	defer context.AfterFunc(ctx, func() { client.Close() })()
-	err = ask(ctx, query)
+	err = untilInterrupted(command, client, func(ctx context.Context) error { return ask(ctx, query) })
 	if err == nil || errors.Is(err, stats.ErrQuestion) {
 		return err
 	}
-	fmt.Fprintf(p.errs, "%s: %v\n(the statistics at %s, prefix %q)\n", command.CommandPath(), err, redis, store.Prefix(prefix))
+	p.blame(command, err, "the statistics", at)
 	return errFailed
 }
 
@@ -156,21 +113,8 @@ func of(args []string) (kind stats.Kind, id string) {
 	return stats.Kind(args[0]), id
 }
 
-// statsOutput is -o.
-func statsOutput(command *cobra.Command, output *string) {
-	command.Flags().StringVarP(output, "output", "o", "table", "how to say it: table or json")
-	complete(command, "output", "table", "json")
-}
-
-func checkStatsOutput(output string) error {
-	if output != "table" && output != "json" {
-		return fmt.Errorf("--output %q is not one of table, json", output)
-	}
-	return nil
-}
-
 func (p *program) statsTotals() *cobra.Command {
-	var f statsFlags
+	var f redisFlags
 	var output string
 	command := &cobra.Command{
 		Use:   "totals KIND [ID]",
@@ -183,7 +127,7 @@ pacemaker, which have no ID. Times are in milliseconds, percentages of the reque
 		Args: aKind,
 	}
 	command.RunE = func(command *cobra.Command, args []string) error {
-		if err := checkStatsOutput(output); err != nil {
+		if err := checkOutput(output); err != nil {
 			return err
 		}
 		kind, id := of(args)
@@ -198,8 +142,8 @@ pacemaker, which have no ID. Times are in milliseconds, percentages of the reque
 			return p.tellTotals(totals)
 		})
 	}
-	statsOutput(command, &output)
-	f.add(command)
+	outputFlag(command, &output)
+	f.add(command, statsKey, "the statistics are")
 	return command
 }
 
@@ -228,7 +172,7 @@ func (p *program) tellTotals(t stats.Totals) error {
 }
 
 func (p *program) statsHistory() *cobra.Command {
-	var f statsFlags
+	var f redisFlags
 	var output string
 	var metrics []string
 	var last, step time.Duration
@@ -245,7 +189,7 @@ Metrics are ` + strings.Join(stats.Metrics(), ", ") + `.`,
 		Args: aKind,
 	}
 	command.RunE = func(command *cobra.Command, args []string) error {
-		if err := checkStatsOutput(output); err != nil {
+		if err := checkOutput(output); err != nil {
 			return err
 		}
 		if last <= 0 {
@@ -269,8 +213,8 @@ Metrics are ` + strings.Join(stats.Metrics(), ", ") + `.`,
 	flags.DurationVar(&step, "step", time.Second, "how long a step is, whole seconds")
 	flags.StringSliceVar(&metrics, "metrics", []string{stats.Requests, stats.Sessions, stats.Bytes, "4xx", "5xx"}, "what to tell, `names` with commas")
 	complete(command, "metrics", stats.Metrics()...)
-	statsOutput(command, &output)
-	f.add(command)
+	outputFlag(command, &output)
+	f.add(command, statsKey, "the statistics are")
 	return command
 }
 
@@ -297,7 +241,7 @@ func (p *program) tellHistory(h stats.History, metrics []string) error {
 }
 
 func (p *program) statsFollow() *cobra.Command {
-	var f statsFlags
+	var f redisFlags
 	var path, node string
 	var interval time.Duration
 	command := &cobra.Command{
@@ -321,13 +265,13 @@ A router counts its own log if it is configured with stats.redis.`,
 		case interval <= 0:
 			return fmt.Errorf("--interval %s is no time: give one such as 500ms", interval)
 		}
-		redis, prefix, err := p.statsRedis(f)
+		at, err := p.statsPlace(f)
 		if err != nil {
 			return err
 		}
-		redis.Timeout = 0
+		at.Timeout = 0
 		log := newLog(p.errs, config.Log{Level: "info", Format: "json"})
-		reader, err := stats.NewReader(stats.Options{Redis: redis, Prefix: prefix, Log: path, Node: node, Interval: interval, Logger: log})
+		reader, err := stats.NewReader(stats.Options{Redis: at.Redis, Prefix: at.prefix, Log: path, Node: node, Interval: interval, Logger: log})
 		if err != nil {
 			return err
 		}
@@ -335,7 +279,7 @@ A router counts its own log if it is configured with stats.redis.`,
 		defer release()
 		// Without a receiver, a write to a closed stderr would end the process.
 		signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-		if err := serve(signals, reader, func() { log.Info("started", "log", path, "node", node, "redis", redis) }); err != nil {
+		if err := serve(signals, reader, func() { log.Info("started", "log", path, "node", node, "redis", at.Redis) }); err != nil {
 			log.Error("the reader has failed", "cause", err)
 			return errFailed
 		}
@@ -347,7 +291,7 @@ A router counts its own log if it is configured with stats.redis.`,
 	flags.StringVar(&node, "node", "", "the `name` that its position is kept under")
 	flags.DurationVar(&interval, "interval", stats.DefaultInterval, "how often it is looked at")
 	_ = command.MarkFlagFilename("log")
-	f.add(command)
+	f.add(command, statsKey, "the statistics are")
 	return command
 }
 
