@@ -4,10 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -22,14 +20,7 @@ import (
 // startRedis runs a real server until the spec ends or it is killed.
 func startRedis(server *servers.Redis) *servers.Redis {
 	GinkgoHelper()
-	signals, ready, ended := make(chan os.Signal, 2), make(chan struct{}), make(chan error, 1)
-	go func() { ended <- server.Run(signals, ready) }()
-	Eventually(ready).WithTimeout(within).Should(BeClosed())
-	DeferCleanup(func() {
-		signals <- syscall.SIGTERM
-		Eventually(ended).WithTimeout(within).Should(Receive())
-	})
-	return server
+	return spec.StartRedis(server).Redis
 }
 
 // redisClient connects to one address and hides nothing: one connection, no retry.

@@ -16,6 +16,7 @@ import (
 
 	"switchboard/fixtures/child"
 	"switchboard/fixtures/servers"
+	"switchboard/fixtures/spec"
 	"switchboard/pacemaker/stats"
 	"switchboard/pacemaker/store"
 )
@@ -55,9 +56,9 @@ func startReader(url, log string) *child.Process {
 
 var _ = Describe("Reader, killed", func() {
 	It("counts every line once, however often it is killed, through two rotations", func() {
-		s := startRedis(new(servers.Redis))
+		s := spec.StartRedis(new(servers.Redis))
 		log := newLog().open()
-		q := newQuery(s.url())
+		q := newQuery(s.URL())
 		requests := total(q, stats.Host, "shop", stats.Requests)
 		const kills = 24
 		lines := 30_000
@@ -100,7 +101,7 @@ var _ = Describe("Reader, killed", func() {
 		for killed := 0; killed < kills || unwritten(); killed++ {
 			before, err := requests()
 			Expect(err).NotTo(HaveOccurred())
-			reader := startReader(s.url(), log.path)
+			reader := startReader(s.URL(), log.path)
 			Eventually(requests).WithPolling(time.Millisecond).Should(Or(BeNumerically(">", before), BeEquivalentTo(lines)))
 			Consistently(reader.Exited()).WithTimeout(rand.N(20 * time.Millisecond)).ShouldNot(BeClosed())
 			reader.Signal(os.Kill)
@@ -109,7 +110,7 @@ var _ = Describe("Reader, killed", func() {
 		// One more shows that the last reader is at work.
 		log.requests(lines, 1)
 		n := int64(lines + 1)
-		reader := startReader(s.url(), log.path)
+		reader := startReader(s.URL(), log.path)
 		Eventually(requests).Should(Equal(n))
 		reader.Signal(syscall.SIGTERM)
 		Eventually(reader.Exited()).Should(BeClosed())
@@ -123,10 +124,10 @@ var _ = Describe("Reader, killed", func() {
 	})
 
 	It("counts every line once when Redis is killed while it counts", func() {
-		s := startRedis(&servers.Redis{Dir: GinkgoT().TempDir(), Config: []string{"appendonly yes", "appendfsync always"}})
+		s := spec.StartRedis(&servers.Redis{Dir: GinkgoT().TempDir(), Config: []string{"appendonly yes", "appendfsync always"}})
 		log := newLog().open()
-		read(s.url(), log.path)
-		q := newQuery(s.url())
+		read(s.URL(), log.path)
+		q := newQuery(s.URL())
 		requests := total(q, stats.Host, "shop", stats.Requests)
 		n := 0
 		for range 12 {
@@ -135,19 +136,19 @@ var _ = Describe("Reader, killed", func() {
 				n++
 			}
 			Eventually(requests).WithPolling(time.Millisecond).Should(BeNumerically(">", n-2000))
-			s.kill()
-			s.start()
+			s.Crash()
+			s.Start()
 		}
 		Eventually(requests).Should(BeEquivalentTo(n))
 		Expect(summed(q, stats.Host, "shop", stats.Requests)).To(BeEquivalentTo(n))
 	})
 
 	It("counts every line once when answers to commits are lost", func() {
-		s := startRedis(new(servers.Redis))
+		s := spec.StartRedis(new(servers.Redis))
 		l := startLink(s.Addr())
 		log := newLog().open()
 		read(l.url(), log.path)
-		requests := total(newQuery(s.url()), stats.Host, "shop", stats.Requests)
+		requests := total(newQuery(s.URL()), stats.Host, "shop", stats.Requests)
 		for n := range 20 {
 			l.deaf.Store(true)
 			log.requests(50*n, 50)
@@ -158,10 +159,10 @@ var _ = Describe("Reader, killed", func() {
 	})
 
 	It("counts every line once when Redis stands still and makes late what was given up", func() {
-		s := startRedis(new(servers.Redis))
+		s := spec.StartRedis(new(servers.Redis))
 		log := newLog().open()
-		r := read(s.url(), log.path, func(o *stats.Options) { o.Redis.Timeout = 30 * time.Millisecond })
-		requests := total(newQuery(s.url()), stats.Host, "shop", stats.Requests)
+		r := read(s.URL(), log.path, func(o *stats.Options) { o.Redis.Timeout = 30 * time.Millisecond })
+		requests := total(newQuery(s.URL()), stats.Host, "shop", stats.Requests)
 		for n := range 8 {
 			failures := r.Status().Failures
 			s.Pause()
@@ -174,20 +175,20 @@ var _ = Describe("Reader, killed", func() {
 	})
 
 	It("takes back what it has added if the rest may not be", func() {
-		s := startRedis(new(servers.Redis))
-		client := connect(s.url())
+		s := spec.StartRedis(new(servers.Redis))
+		client := connect(s.URL())
 		may := func(rights ...any) {
 			GinkgoHelper()
 			Expect(client.Do(ctx, append([]any{"ACL", "SETUSER", "reader", "on", ">pw", "~*", "+@all"}, rights...)...).Err()).To(Succeed())
 		}
 		log := newLog().open()
 		log.requests(0, 1)
-		first := read(s.url(), log.path)
+		first := read(s.URL(), log.path)
 		first.shows(func(s stats.Status) any { return s.Requests }, uint64(1))
 		first.stop()
 		log.requests(1, 9)
 		r := read("redis://reader:pw@"+s.Addr(), log.path)
-		requests := total(newQuery(s.url()), stats.Host, "shop", stats.Requests)
+		requests := total(newQuery(s.URL()), stats.Host, "shop", stats.Requests)
 		for _, right := range []string{"-expireat", "-zscore", "-set", "-hincrby"} {
 			failures := r.Status().Failures
 			may(right)
@@ -196,48 +197,48 @@ var _ = Describe("Reader, killed", func() {
 		}
 		may()
 		Eventually(requests).Should(BeEquivalentTo(10))
-		Expect(summed(newQuery(s.url()), stats.Host, "shop", stats.Bytes)).To(BeEquivalentTo(1000))
+		Expect(summed(newQuery(s.URL()), stats.Host, "shop", stats.Bytes)).To(BeEquivalentTo(1000))
 	})
 
 	It("adds nothing while Redis has no memory left", func() {
-		s := startRedis(new(servers.Redis))
-		client := connect(s.url())
+		s := spec.StartRedis(new(servers.Redis))
+		client := connect(s.URL())
 		log := newLog().open()
-		r := read(s.url(), log.path)
+		r := read(s.URL(), log.path)
 		r.shows(func(s stats.Status) any { return s.Stale }, false)
 		Expect(client.ConfigSet(ctx, "maxmemory", "1").Err()).To(Succeed())
 		log.requests(0, 10)
 		Eventually(func() string { return r.Status().Reason }).Should(ContainSubstring("OOM"))
 		Expect(client.ConfigSet(ctx, "maxmemory", "0").Err()).To(Succeed())
 		r.shows(func(s stats.Status) any { return []any{s.Stale, s.Requests} }, []any{false, uint64(10)})
-		Expect(total(newQuery(s.url()), stats.Host, "shop", stats.Requests)()).To(BeEquivalentTo(10))
+		Expect(total(newQuery(s.URL()), stats.Host, "shop", stats.Requests)()).To(BeEquivalentTo(10))
 	})
 
 	It("catches up with what was written and rotated while Redis was down from the beginning", func() {
-		s := startRedis(&servers.Redis{Dir: GinkgoT().TempDir()})
-		s.kill()
+		s := spec.StartRedis(&servers.Redis{Dir: GinkgoT().TempDir()})
+		s.Crash()
 		log := newLog().open()
 		log.requests(0, 10)
-		r := read(s.url(), log.path)
+		r := read(s.URL(), log.path)
 		r.shows(func(s stats.Status) any { return s.Failures > 0 }, true)
 		log.rotate(".1")
 		log.open().requests(10, 10)
 		log.rotate(".0")
 		log.open().requests(20, 10)
 		Expect(r.Status().Stale).To(BeTrue())
-		s.start()
+		s.Start()
 		r.shows(func(s stats.Status) any { return []any{s.Stale, s.Requests} }, []any{false, uint64(30)})
 	})
 
 	It("counts the log as it is when Redis comes back empty", func() {
-		s := startRedis(new(servers.Redis))
+		s := spec.StartRedis(new(servers.Redis))
 		log := newLog().open()
 		log.requests(0, 10)
-		r := read(s.url(), log.path)
-		requests := total(newQuery(s.url()), stats.Host, "shop", stats.Requests)
+		r := read(s.URL(), log.path)
+		requests := total(newQuery(s.URL()), stats.Host, "shop", stats.Requests)
 		r.shows(func(s stats.Status) any { return s.Requests }, uint64(10))
-		s.kill()
-		s.start()
+		s.Crash()
+		s.Start()
 		log.requests(10, 1)
 		Eventually(requests).Should(BeEquivalentTo(11))
 		r.stop()

@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"switchboard/fixtures/servers"
+	"switchboard/fixtures/spec"
 	"switchboard/pacemaker/stats"
 )
 
@@ -97,8 +98,8 @@ var _ = Describe("History", func() {
 	})
 
 	It("is the same while many fold it at once and lose their connections", func() {
-		s := startRedis(new(servers.Redis))
-		q := newQuery(s.url())
+		s := spec.StartRedis(new(servers.Redis))
+		q := newQuery(s.URL())
 		log := newLog().open()
 		hour := time.Now().Truncate(time.Hour).Add(-time.Hour)
 		const hosts, each = 60, 30
@@ -106,7 +107,7 @@ var _ = Describe("History", func() {
 			line := requestAt(i, hour.Add(time.Duration(i%1800)*time.Second))
 			log.write(strings.Replace(line, `"shop"`, fmt.Sprintf(`"shop%d"`, i%hosts), 1))
 		}
-		first := read(s.url(), log.path)
+		first := read(s.URL(), log.path)
 		first.shows(func(s stats.Status) any { return s.Requests }, uint64(hosts*each))
 		first.stop()
 
@@ -116,7 +117,7 @@ var _ = Describe("History", func() {
 		for range 3 {
 			read(l.url(), log.path, func(o *stats.Options) { o.Now, o.Upkeep = clock.now, time.Millisecond })
 		}
-		client := connect(s.url())
+		client := connect(s.URL())
 		folded := func(what string) func() int {
 			return func() int { return len(client.Keys(ctx, "switchboard:history_host:*:"+what+"*:requests").Val()) }
 		}

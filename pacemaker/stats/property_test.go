@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"switchboard/fixtures/servers"
+	"switchboard/fixtures/spec"
 	"switchboard/pacemaker/stats"
 )
 
@@ -37,8 +38,8 @@ func (c *counts) draw(t *rapid.T, n int, host string) string {
 
 var _ = Describe("Reader and Query", func() {
 	It("agree with a model, whatever is written, rotated, severed and restarted", func() {
-		s := startRedis(new(servers.Redis))
-		client, q := connect(s.url()), newQuery(s.url())
+		s := spec.StartRedis(new(servers.Redis))
+		client, q := connect(s.URL()), newQuery(s.URL())
 		rapid.Check(GinkgoT(), func(t *rapid.T) {
 			Expect(client.FlushDB(ctx).Err()).To(Succeed())
 			dir, err := os.MkdirTemp("", "switchboard-stats-")

@@ -19,6 +19,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"switchboard/fixtures/servers"
+	"switchboard/fixtures/spec"
 	"switchboard/pacemaker/table"
 )
 
@@ -160,10 +161,10 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 	ctx := context.Background()
 
 	// begin has a server with one host, and a watcher that follows it over a link.
-	begin := func(redis *servers.Redis) (s *server, l *link, client redis.UniversalClient, writer *table.Writer, w *watched) {
+	begin := func(redis *servers.Redis) (s *spec.Redis, l *link, client redis.UniversalClient, writer *table.Writer, w *watched) {
 		GinkgoHelper()
-		s = startRedis(redis)
-		client = connect(s.url())
+		s = spec.StartRedis(redis)
+		client = connect(s.URL())
 		writer = newWriter(client)
 		apply(writer, table.Add("a", instance(1)))
 		l = startLink(s.Addr())
@@ -175,10 +176,10 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 	It("D2: goes on when Redis is killed and comes back with what it had", func() {
 		s, _, _, writer, w := begin(&servers.Redis{Dir: GinkgoT().TempDir(), Config: []string{"appendonly yes", "appendfsync always"}})
 		before := w.table()
-		s.kill()
+		s.Crash()
 		Eventually(func() bool { return w.state().Stale }).Should(BeTrue())
 		Expect(w.table()).To(BeIdenticalTo(before))
-		s.start()
+		s.Start()
 		w.fresh(1)
 		Expect(w.table()).To(BeIdenticalTo(before))
 		apply(writer, table.Add("b", instance(2)))
@@ -187,8 +188,8 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 
 	It("D3: keeps its table when Redis comes back empty", func() {
 		s, _, _, writer, w := begin(new(servers.Redis))
-		s.kill()
-		s.start()
+		s.Crash()
+		s.Start()
 		w.alarmed("serial 0 with another table than ours")
 		w.shows("a", at(1))
 		for n := range 2 {
@@ -205,8 +206,8 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 		apply(writer, table.Replace("a", table.Options{}, nil, instance(2)))
 		apply(writer, table.Add("b", instance(3)))
 		w.shows("b", at(3))
-		s.kill()
-		s.start()
+		s.Crash()
+		s.Start()
 		w.alarmed("Redis is at serial 1 with another table than ours, which is at 3")
 		// The instance that the older table names may be another app's by now.
 		apply(writer, table.Add("c", instance(4)))
@@ -313,8 +314,8 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 	})
 
 	It("D18: warns of a Redis that may drop the table", func() {
-		s := startRedis(&servers.Redis{Config: []string{"maxmemory 100mb", "maxmemory-policy allkeys-lru"}})
-		w := watch(s.url())
+		s := spec.StartRedis(&servers.Redis{Config: []string{"maxmemory 100mb", "maxmemory-policy allkeys-lru"}})
+		w := watch(s.URL())
 		Eventually(func() string { return w.state().Warning }).Should(ContainSubstring("allkeys-lru"))
 	})
 
@@ -363,7 +364,7 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 	)
 
 	It("reads over a Unix socket", func() {
-		s := startRedis(&servers.Redis{Socket: filepath.Join(GinkgoT().TempDir(), "redis.sock")})
+		s := spec.StartRedis(&servers.Redis{Socket: filepath.Join(GinkgoT().TempDir(), "redis.sock")})
 		url := "unix://" + s.Addr() + "?db=2"
 		apply(newWriter(connect(url)), table.Add("a", instance(1)))
 		watch(url).shows("a", at(1))
@@ -389,7 +390,7 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 		apply(writer, table.Add("b", instance(2)))
 		w.shows("b", at(2))
 		Expect(w.table().Get("a").Backends[0].Weight).To(Equal(2))
-		nodes[0].kill()
+		nodes[0].Crash()
 		Eventually(func() bool { return w.state().Stale }).Should(BeTrue())
 		w.shows("a", at(1))
 	})
@@ -419,7 +420,7 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 
 		By("killing the one that has taken over")
 		master.awaitLink()
-		replica.kill()
+		replica.Crash()
 		Eventually(func() bool { return w.state().Stale }).Should(BeTrue())
 		w.shows("a", at(1))
 		master.awaitRole("master")
@@ -449,9 +450,9 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 	})
 
 	It("D2: reads a replica on its machine as the recipe has it, and goes on when the master is gone", func() {
-		master := startRedis(&servers.Redis{Dir: GinkgoT().TempDir(), Config: recipe("redis.conf", "bind 10.0.0.1", "port 6379")})
+		master := spec.StartRedis(&servers.Redis{Dir: GinkgoT().TempDir(), Config: recipe("redis.conf", "bind 10.0.0.1", "port 6379")})
 		socket := filepath.Join(GinkgoT().TempDir(), "redis.sock")
-		replica := startRedis(&servers.Redis{
+		replica := spec.StartRedis(&servers.Redis{
 			Dir: GinkgoT().TempDir(), Socket: socket, ReplicaOf: master.Addr(),
 			Config: recipe("replica.conf", "port 0", "unixsocket /run/switchboard/redis.sock", "replicaof 10.0.0.1 6379"),
 		})
@@ -465,29 +466,29 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 		_, err := newWriter(connect("unix://router:router-password@"+socket)).Apply(ctx, table.Drop("a"))
 		Expect(err).To(MatchError(ContainSubstring("the user may not do that")))
 
-		master.kill()
+		master.Crash()
 		w.stale("Redis is a replica that does not hear its master")
 		w.shows("a", at(1))
 		By("starting the replica again without its master")
-		replica.kill()
+		replica.Crash()
 		w.stale("Redis has closed the connection")
-		replica.start()
+		replica.Start()
 		w.stale("Redis is a replica that does not hear its master")
 		late := watch("unix://router:router-password@" + socket)
 		late.shows("b", at(2))
 
 		By("starting the master again with what it had, and then without")
-		master.start()
+		master.Start()
 		w.fresh(2)
-		master.kill()
+		master.Crash()
 		Expect(os.RemoveAll(filepath.Join(master.Dir, "appendonlydir"))).To(Succeed())
-		master.start()
+		master.Start()
 		w.alarmed("serial 0 with another table than ours")
 		w.shows("a", at(1))
 	})
 
 	DescribeTable("D2, D13: follows the master that Sentinels promote, and not the old one when that is back",
-		func(end func(*server), back func(*server)) {
+		func(end func(*spec.Redis), back func(*spec.Redis)) {
 			master, replica, sentinels := startSentinels()
 			url := "redis-sentinel://" + sentinels + "/cache"
 			writer := newWriter(connect(url))
@@ -498,7 +499,7 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 			end(master)
 			Eventually(func() bool { return w.state().Stale }).Should(BeTrue())
 			w.shows("a", at(1))
-			promoted := newWriter(connect(replica.url()))
+			promoted := newWriter(connect(replica.URL()))
 			Eventually(func() error {
 				_, err := promoted.Apply(ctx, table.Add("b", instance(2)))
 				return err
@@ -515,28 +516,28 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 			w.shows("b", at(2))
 			w.fresh(3)
 		},
-		Entry("when the master is killed", func(s *server) { s.kill() }, func(s *server) { s.start() }),
-		Entry("when the master is frozen", func(s *server) { s.Pause() }, func(s *server) { s.Continue() }),
+		Entry("when the master is killed", func(s *spec.Redis) { s.Crash() }, func(s *spec.Redis) { s.Start() }),
+		Entry("when the master is frozen", func(s *spec.Redis) { s.Pause() }, func(s *spec.Redis) { s.Continue() }),
 	)
 
 	It("D4: does not go back to what a replica has that was promoted and had not heard the last change", func() {
 		master, replica, sentinels := startSentinels()
 		url := "redis-sentinel://" + sentinels + "/cache"
-		writer := newWriter(connect(master.url()))
+		writer := newWriter(connect(master.URL()))
 		apply(writer, table.Add("a", instance(1)))
 		awaitSerial(replica, "1")
 		w := watch(url)
 		w.fresh(1)
 		// It stands still, so it cannot come back to hear the next change.
 		replica.Pause()
-		Expect(connect(master.url()).ClientKillByFilter(ctx, "TYPE", "replica").Err()).To(Succeed())
+		Expect(connect(master.URL()).ClientKillByFilter(ctx, "TYPE", "replica").Err()).To(Succeed())
 		apply(writer, table.Replace("a", table.Options{}, nil, instance(2)))
 		w.shows("a", at(2))
-		master.kill()
+		master.Crash()
 		replica.Continue()
 		w.alarmed("Redis is at serial 1 with another table than ours, which is at 2")
 		Expect(w.backends("a")).To(Equal([]string{at(2)}))
-		promoted := newWriter(connect(replica.url()))
+		promoted := newWriter(connect(replica.URL()))
 		apply(promoted, table.Replace("a", table.Options{}, nil, instance(3)), table.Add("b", instance(4)))
 		w.alarmed("Redis is at serial 2 with another table than ours, which is at 2")
 		Expect(w.backends("a")).To(Equal([]string{at(2)}))
@@ -546,16 +547,16 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 	})
 
 	It("D5: believes of two masters that each have taken changes the one that it has heard, until the other has passed it", func() {
-		minority := startRedis(new(servers.Redis))
-		majority := startRedis(&servers.Redis{ReplicaOf: minority.Addr()})
-		before := newWriter(connect(minority.url()))
+		minority := spec.StartRedis(new(servers.Redis))
+		majority := spec.StartRedis(&servers.Redis{ReplicaOf: minority.Addr()})
+		before := newWriter(connect(minority.URL()))
 		apply(before, table.Add("a", instance(1)))
 		awaitSerial(majority, "1")
-		Expect(connect(majority.url()).SlaveOf(ctx, "NO", "ONE").Err()).To(Succeed())
+		Expect(connect(majority.URL()).SlaveOf(ctx, "NO", "ONE").Err()).To(Succeed())
 		l := startLink(minority.Addr())
 		w := watch(l.url())
 		w.fresh(1)
-		after := newWriter(connect(majority.url()))
+		after := newWriter(connect(majority.URL()))
 		apply(before, table.Replace("a", table.Options{}, nil, instance(2)))
 		apply(after, table.Replace("a", table.Options{}, nil, instance(3)))
 		w.shows("a", at(2))
@@ -571,10 +572,10 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 	})
 
 	It("D5: says that a master without its replicas takes no changes, and has taken none", func() {
-		s := startRedis(&servers.Redis{Config: []string{"min-replicas-to-write 1"}})
-		_, err := newWriter(connect(s.url())).Apply(ctx, table.Add("a", instance(1)))
+		s := spec.StartRedis(&servers.Redis{Config: []string{"min-replicas-to-write 1"}})
+		_, err := newWriter(connect(s.URL())).Apply(ctx, table.Add("a", instance(1)))
 		Expect(err).To(MatchError("changing the table: Redis has too few replicas and takes no changes"))
-		w := watch(s.url())
+		w := watch(s.URL())
 		w.fresh(0)
 		Expect(w.table().Len()).To(BeZero())
 	})
@@ -737,11 +738,11 @@ var _ = Describe("Watcher and a Redis that fails", func() {
 			// Whenever it comes, the outcome must be right.
 			late := time.NewTimer(time.Duration(n) * 8 * time.Millisecond)
 			<-late.C
-			s.kill()
+			s.Crash()
 			failed := <-done
 			outcomes[failed == nil]++
-			s.start()
-			dump, err := newWriter(connect(s.url())).Dump(ctx)
+			s.Start()
+			dump, err := newWriter(connect(s.URL())).Dump(ctx)
 			Expect(err).NotTo(HaveOccurred())
 			found := make(map[string]int)
 			for _, e := range dump.Table {
@@ -790,17 +791,17 @@ func recipe(name string, but ...string) []string {
 
 // startSentinels runs a master and its replica, and three Sentinels that watch them, until the
 // spec ends. They are known as HOST:PORT,HOST:PORT,HOST:PORT.
-func startSentinels() (master, replica *server, sentinels string) {
+func startSentinels() (master, replica *spec.Redis, sentinels string) {
 	GinkgoHelper()
 	ctx := context.Background()
-	master = startRedis(&servers.Redis{Dir: GinkgoT().TempDir()})
-	replica = startRedis(&servers.Redis{ReplicaOf: master.Addr()})
+	master = spec.StartRedis(&servers.Redis{Dir: GinkgoT().TempDir()})
+	replica = spec.StartRedis(&servers.Redis{ReplicaOf: master.Addr()})
 	host, port, err := net.SplitHostPort(master.Addr())
 	Expect(err).NotTo(HaveOccurred())
 	var all []string
 	var asked []*redis.SentinelClient
 	for range 3 {
-		s := startRedis(&servers.Redis{Sentinel: true, Config: []string{
+		s := spec.StartRedis(&servers.Redis{Sentinel: true, Config: []string{
 			"sentinel monitor cache " + host + " " + port + " 2", "sentinel down-after-milliseconds cache 500",
 			"sentinel failover-timeout cache 2000",
 		}})
@@ -822,9 +823,9 @@ func startSentinels() (master, replica *server, sentinels string) {
 }
 
 // awaitSerial waits until a replica has heard of a serial.
-func awaitSerial(replica *server, serial string) {
+func awaitSerial(replica *spec.Redis, serial string) {
 	GinkgoHelper()
-	client := connect(replica.url())
+	client := connect(replica.URL())
 	Eventually(func() (string, error) { return client.Get(context.Background(), "switchboard:serial").Result() }).Should(Equal(serial))
 }
 
@@ -833,15 +834,15 @@ const slots = 16384
 
 // clusterNode is one of a Redis Cluster.
 type clusterNode struct {
-	*server
+	*spec.Redis
 	client *redis.Client
 }
 
 // startNode runs a node that knows no other, until the spec ends.
 func startNode() *clusterNode {
 	GinkgoHelper()
-	s := startRedis(&servers.Redis{Cluster: true, Dir: GinkgoT().TempDir(), Config: []string{"cluster-node-timeout 2000", "cluster-replica-validity-factor 0"}})
-	return &clusterNode{s, connect(s.url()).(*redis.Client)}
+	s := spec.StartRedis(&servers.Redis{Cluster: true, Dir: GinkgoT().TempDir(), Config: []string{"cluster-node-timeout 2000", "cluster-replica-validity-factor 0"}})
+	return &clusterNode{s, connect(s.URL()).(*redis.Client)}
 }
 
 // startCluster runs a Redis Cluster of that many masters until the spec ends.

@@ -102,8 +102,8 @@ func (w *wire) listen() net.Listener {
 var _ = Describe("Watcher and a Redis behind a network that loses all packets", func() {
 	It("D5, D13: serves its table, says that it is stale, and follows again within 2 s of healing", func() {
 		w := layWire()
-		redis := startRedis(new(servers.Redis))
-		writer := newWriter(connect(redis.url()))
+		redis := spec.StartRedis(new(servers.Redis))
+		writer := newWriter(connect(redis.URL()))
 		apply(writer, table.Add("a", instance(0)))
 		far := newLink(w.listen(), redis.Addr())
 		follower := watch(far.url(), func(o *table.WatcherOptions) { o.Redis.Timeout, o.Poll = 0, 0 })

@@ -13,6 +13,7 @@ import (
 
 	"switchboard/bridge/route"
 	"switchboard/fixtures/servers"
+	"switchboard/fixtures/spec"
 	"switchboard/pacemaker/table"
 )
 
@@ -90,8 +91,8 @@ var _ = Describe("Watcher and Writer", func() {
 	ctx := context.Background()
 
 	It("have the same table as a model has, whatever is written, severed and changed by hand", func() {
-		s := startRedis(new(servers.Redis))
-		client := connect(s.url())
+		s := spec.StartRedis(new(servers.Redis))
+		client := connect(s.URL())
 		l := startLink(s.Addr())
 		w := watch(l.url())
 		w.fresh(0)
@@ -124,9 +125,9 @@ var _ = Describe("Watcher and Writer", func() {
 	})
 
 	It("D22: agree after two writers have written at once", func() {
-		s := startRedis(new(servers.Redis))
-		client := connect(s.url())
-		w := watch(s.url())
+		s := spec.StartRedis(new(servers.Redis))
+		client := connect(s.URL())
+		w := watch(s.URL())
 		w.fresh(0)
 		var all sync.WaitGroup
 		for n := range 2 {

@@ -53,7 +53,7 @@ func onEach(specs func(start func() string)) {
 	Context("with redis-server", func() {
 		specs(func() string {
 			GinkgoHelper()
-			return "redis://" + startRedis(new(servers.Redis)).Addr()
+			return "redis://" + spec.StartRedis(new(servers.Redis)).Addr()
 		})
 	})
 }
@@ -66,57 +66,6 @@ func startMini() (*miniredis.Miniredis, redis.UniversalClient) {
 	DeferCleanup(mini.Close)
 	return mini, connect("redis://" + mini.Addr())
 }
-
-// server is a redis-server that runs.
-type server struct {
-	*servers.Redis
-	signals chan os.Signal
-	ended   chan error
-}
-
-// startRedis runs a server until the spec ends.
-func startRedis(redis *servers.Redis) *server {
-	GinkgoHelper()
-	spec.Need("redis-server", "redis-server")
-	s := &server{Redis: redis, ended: make(chan error, 1)}
-	s.start()
-	DeferCleanup(s.stop)
-	return s
-}
-
-func (s *server) start() {
-	GinkgoHelper()
-	ready := make(chan struct{})
-	signals := make(chan os.Signal, 2)
-	s.signals = signals
-	go func() { s.ended <- s.Run(signals, ready) }()
-	select {
-	case <-ready:
-	case err := <-s.ended:
-		Fail(fmt.Sprint("redis-server did not start: ", err))
-	case <-time.After(soon):
-		Fail("redis-server is not ready")
-	}
-}
-
-// stop ends the server, if it runs.
-func (s *server) stop() {
-	GinkgoHelper()
-	if s.PID() == 0 {
-		return
-	}
-	s.signals <- syscall.SIGTERM
-	Eventually(s.ended).Should(Receive())
-}
-
-// kill ends it with SIGKILL.
-func (s *server) kill() {
-	GinkgoHelper()
-	s.Kill()
-	Eventually(s.ended).Should(Receive())
-}
-
-func (s *server) url() string { return "redis://" + s.Addr() }
 
 // connect returns a client of the spec's own, with patience.
 func connect(url string) redis.UniversalClient {

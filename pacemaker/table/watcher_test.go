@@ -419,7 +419,7 @@ var _ = Describe("Watcher", func() {
 	})
 
 	It("loads more hosts than it finds at once, with their options, whichever of their keys it finds first", func() {
-		url := "redis://" + startRedis(new(servers.Redis)).Addr()
+		url := "redis://" + spec.StartRedis(new(servers.Redis)).Addr()
 		client := connect(url)
 		const many = 30_000
 		name := func(i int) string { return fmt.Sprint("app-", i) }

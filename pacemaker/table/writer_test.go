@@ -257,8 +257,8 @@ var _ = Describe("Writer", func() {
 	})
 
 	It("D21: says whether a change that failed may have been made", func() {
-		redis := startRedis(&servers.Redis{Config: []string{"requirepass s3cret"}})
-		_, err := newWriter(connect(redis.url())).Apply(ctx, table.Add("a", instance(1)))
+		redis := spec.StartRedis(&servers.Redis{Config: []string{"requirepass s3cret"}})
+		_, err := newWriter(connect(redis.URL())).Apply(ctx, table.Add("a", instance(1)))
 		Expect(err).To(MatchError("changing the table: Redis wants a password"))
 		client := connect("redis://:s3cret@" + redis.Addr())
 		w, err := table.NewWriter(table.WriterOptions{Client: client, Timeout: 100 * time.Millisecond})
@@ -280,9 +280,9 @@ var _ = Describe("Writer", func() {
 	})
 
 	It("D9: says that a replica takes no changes", func() {
-		master := startRedis(new(servers.Redis))
-		replica := startRedis(&servers.Redis{ReplicaOf: master.Addr()})
-		_, err := newWriter(connect(replica.url())).Apply(ctx, table.Add("a", instance(1)))
+		master := spec.StartRedis(new(servers.Redis))
+		replica := spec.StartRedis(&servers.Redis{ReplicaOf: master.Addr()})
+		_, err := newWriter(connect(replica.URL())).Apply(ctx, table.Add("a", instance(1)))
 		Expect(err).To(MatchError("changing the table: this Redis is a replica, to which nothing can be written"))
 	})
 })
