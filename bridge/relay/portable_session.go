@@ -145,13 +145,19 @@ func (s *session) leave() {
 	if s.left.Add(1) < 2 {
 		return
 	}
-	s.close()
 	s.mu.Lock()
 	if s.timer != nil {
 		s.timer.Stop()
 	}
 	outcome := Outcome{First: s.first, Err: s.err}
 	s.mu.Unlock()
+	if outcome.Err != nil {
+		// Both may have left before whoever ends the session has come to abort them.
+		_ = s.toBackend.src.Reset()
+		_ = s.toBackend.dst.Reset()
+	} else {
+		s.close()
+	}
 	outcome.ToBackend, outcome.ToClient = s.Counts()
 	s.set.remove(s)
 	defer s.set.open.Done()

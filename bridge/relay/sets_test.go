@@ -66,6 +66,21 @@ var _ = withEngines(func(newEngine maker) {
 			Expect(set.End(errors.New("again"))).To(BeZero())
 		})
 
+		It("resets both sides of a session, however soon after its beginning it is ended", func() {
+			for range 300 {
+				l, p := connect(GinkgoTB(), engine)
+				DeferCleanup(l.close)
+				session, err := set.Open(p)
+				Expect(err).NotTo(HaveOccurred())
+				Expect(session.End(errSevered)).To(Succeed())
+				for _, c := range []net.Conn{l.client, l.backend} {
+					Expect(c.SetReadDeadline(time.Now().Add(soon))).To(Succeed())
+					_, err := c.Read(make([]byte, 1))
+					Expect(err).To(MatchError(syscall.ECONNRESET))
+				}
+			}
+		})
+
 		It("ends a session whose write has long been blocked (T8)", func() {
 			l := plug(GinkgoTB(), engine, set, nil)
 			floodUntilBlocked(l.backend)
