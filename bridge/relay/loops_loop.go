@@ -62,8 +62,10 @@ type loop struct {
 	bulk   []stretch // what goes on when it is its turn
 	sweep  sweep
 	busy   int64 // engine time until which others are about than those of bulk
-	// yielded is the engine time at which others last had a chance.
+	// yielded is the engine time at which others last had a chance, waited tells that
+	// the last sleep was one.
 	yielded int64
+	waited  bool
 	// What a turn has taken and not yet done: it is gone on with after a panic.
 	commands []command
 	obeyed   int
@@ -169,7 +171,7 @@ func (l *loop) push(c command) {
 	l.asleep = false
 	l.mu.Unlock()
 	if ring {
-		_, _ = unix.Write(l.bell, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+		ringBell(l.bell)
 	}
 }
 
@@ -249,7 +251,10 @@ func (l *loop) wait() {
 		l.onEvents(uintptr(l.epoll))
 	}
 	l.now = l.engine.rest.now()
-	if l.now-l.yielded > yieldEvery {
+	switch {
+	case sleep && l.waited:
+		l.yielded = l.now
+	case l.now-l.yielded > yieldEvery:
 		l.yielded = l.now
 		runtime.Gosched()
 	}
@@ -269,6 +274,7 @@ func (l *loop) sleep() {
 		}
 		_ = l.file.SetReadDeadline(at)
 	}
+	l.waited = false
 	if err := l.raw.Read(l.look); err != nil {
 		l.have = 0
 	}
@@ -284,6 +290,7 @@ func (l *loop) onEvents(epoll uintptr) bool {
 		n = 0
 	}
 	l.heard, l.have = 0, n
+	l.waited = l.waited || n == 0
 	return n > 0
 }
 

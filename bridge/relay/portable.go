@@ -255,25 +255,24 @@ func (e *Portable) control(_, _ string, c syscall.RawConn) error { return c.Cont
 // sooner or a byte leave sooner, and Unix sockets and the like have none of them,
 // so that a failure is not worth a connection.
 func (e *Portable) tune(fd uintptr) {
-	s := int(fd)
-	_ = unix.SetsockoptInt(s, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	if k := e.options.KeepAlive; k.Enable {
-		_ = unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
-		setSeconds(s, unix.TCP_KEEPIDLE, k.Idle)
-		setSeconds(s, unix.TCP_KEEPINTVL, k.Interval)
+		setOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+		setSeconds(fd, unix.TCP_KEEPIDLE, k.Idle)
+		setSeconds(fd, unix.TCP_KEEPINTVL, k.Interval)
 		if k.Count > 0 {
-			_ = unix.SetsockoptInt(s, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, k.Count)
+			setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, k.Count)
 		}
 	} else {
-		_ = unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0)
+		setOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0)
 	}
 }
 
 // setSeconds rounds d up to the seconds that the kernel counts in; it leaves the
 // kernel's own value if d is not positive.
-func setSeconds(fd, option int, d time.Duration) {
+func setSeconds(fd uintptr, option int, d time.Duration) {
 	if d > 0 {
-		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, option, int((d+time.Second-1)/time.Second))
+		setOption(fd, unix.IPPROTO_TCP, option, int((d+time.Second-1)/time.Second))
 	}
 }
 

@@ -64,6 +64,18 @@ func quiet(fd uintptr) bool {
 	return errno == unix.EAGAIN
 }
 
+// setOption is setsockopt(2) of a number. A socket that refuses one goes without.
+func setOption(fd uintptr, level, option, value int) {
+	v := int32(value)
+	_, _, _ = unix.RawSyscall6(unix.SYS_SETSOCKOPT, fd, uintptr(level), uintptr(option), uintptr(unsafe.Pointer(&v)), unsafe.Sizeof(v), 0)
+}
+
+// ringBell is write(2) to an eventfd.
+func ringBell(bell int) {
+	one := uint64(1)
+	_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(bell), uintptr(unsafe.Pointer(&one)), unsafe.Sizeof(one))
+}
+
 // disconnect is connect(2) with AF_UNSPEC: it does to a TCP connection what
 // SO_LINGER 0 and close do, but leaves the descriptor. Both queues are thrown
 // away, an RST is sent, and whoever waits is woken.
