@@ -152,10 +152,10 @@ func (c *Claim) Suspect(err error) {
 func (c *Claim) Upgrade(in *Inbound, p relay.Pair) error {
 	h, t := c.host, c.term
 	s := &session{
-		shared: h.shared, host: h, term: t, budgets: in.budgets, id: c.id, listener: c.Listener,
-		client: c.Client, began: c.since, protocol: WebSocket,
+		shared: h.shared, host: h, term: t, door: in.door, inside: in.inside, id: c.id,
+		client: c.Client, began: c.since, protocol: speaksWebSocket,
 	}
-	p.Limits, p.HalfClosed, p.Done, p.Tag = h.options.Limits, s.halfClosed, s.done, s
+	p.Limits, p.Owner = h.options.Limits, s
 	h.shared.open.Add(1)
 	// From here to Open it is in no list, so that nobody sees or severs it twice. If the
 	// term ends meanwhile, it does not open.
@@ -164,7 +164,7 @@ func (c *Claim) Upgrade(in *Inbound, p relay.Pair) error {
 		h.shared.leave()
 		return err
 	}
-	in.budgets = [2]*Budget{}
+	in.inside = false
 	s.opened()
 	return nil
 }

@@ -227,7 +227,7 @@ func (h *Host) Sessions() []SessionInfo {
 	var infos []SessionInfo
 	for _, t := range h.admission.Load().all() {
 		for _, s := range t.set.Sessions() {
-			infos = append(infos, s.Tag().(*session).info(s))
+			infos = append(infos, s.Owner().(*session).info(s))
 		}
 		t.claims.each(func(c *Claim) bool {
 			infos = append(infos, c.info())
@@ -245,7 +245,7 @@ func (h *Host) endSession(id string) bool {
 	}
 	for _, t := range h.admission.Load().all() {
 		for _, s := range t.set.Sessions() {
-			if s.Tag().(*session).id == number {
+			if s.Owner().(*session).id == number {
 				return s.End(errKilled) == nil
 			}
 		}

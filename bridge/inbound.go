@@ -12,9 +12,8 @@ import (
 // [Handler]. One goroutine uses it at a time.
 type Inbound struct {
 	client      relay.Conn
-	proxy       ProxyAccept
-	budgets     [2]*Budget // the listener's and the router's
-	listener    string
+	door        *door // of the listener
+	inside      bool  // it has a place among the limits of the door
 	began       time.Time
 	source      net.Addr // what PROXY said; nil: nothing
 	destination net.Addr
@@ -25,7 +24,7 @@ type Inbound struct {
 func (in *Inbound) Client() relay.Conn { return in.client }
 
 // Listener is the name of the listener that accepted it, Began is when.
-func (in *Inbound) Listener() string { return in.listener }
+func (in *Inbound) Listener() string { return in.door.name }
 
 // Began is when the connection was accepted.
 func (in *Inbound) Began() time.Time { return in.began }
@@ -53,12 +52,12 @@ func (in *Inbound) Rest() []byte { return in.rest }
 // Introduce learns who the client is: it reads the PROXY header if the listener
 // expects one. When stopping ends meanwhile, so does the wait.
 func (in *Inbound) Introduce(stopping context.Context) error {
-	if !in.proxy.expected() {
+	if !in.door.proxy.expected() {
 		return nil
 	}
 	interrupt := context.AfterFunc(stopping, func() { in.client.SetReadDeadline(time.Unix(1, 0)) })
 	defer interrupt()
-	source, destination, rest, err := in.proxy.read(in.client)
+	source, destination, rest, err := in.door.proxy.read(in.client)
 	if err != nil {
 		if stopping.Err() != nil {
 			return errShutdown
@@ -72,8 +71,36 @@ func (in *Inbound) Introduce(stopping context.Context) error {
 // Release gives the connection's place among the limits of its listener and its
 // router back. Calling it again does nothing.
 func (in *Inbound) Release() {
-	for _, b := range in.budgets {
+	if in.inside {
+		in.inside = false
+		in.door.leave()
+	}
+}
+
+// door is what all connections of a listener have in common.
+type door struct {
+	name    string
+	proxy   ProxyAccept
+	budgets [2]*Budget // the listener's and the router's
+}
+
+// enter takes a place in both budgets, or in neither and returns the one that is full.
+func (d *door) enter() (full *Budget) {
+	for i, b := range d.budgets {
+		if b.acquire() {
+			continue
+		}
+		if i > 0 {
+			d.budgets[0].release()
+		}
+		return b
+	}
+	return nil
+}
+
+// leave gives those places back.
+func (d *door) leave() {
+	for _, b := range d.budgets {
 		b.release()
 	}
-	in.budgets = [2]*Budget{}
 }

@@ -50,6 +50,7 @@ type Handler interface {
 // Listener accepts connections for a handler.
 type Listener struct {
 	options ListenerOptions
+	door    door
 	log     *slog.Logger
 	clock   clock.Clock
 	bound   chan struct{} // closed when listener is set
@@ -60,7 +61,10 @@ type Listener struct {
 
 // NewListener makes a listener. It opens nothing.
 func NewListener(o ListenerOptions) *Listener {
-	l := &Listener{options: o, log: o.Log, clock: o.Clock, bound: make(chan struct{})}
+	l := &Listener{
+		options: o, log: o.Log, clock: o.Clock, bound: make(chan struct{}),
+		door: door{name: o.Name, proxy: o.Proxy, budgets: [2]*Budget{o.Sessions, o.Router}},
+	}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
@@ -169,24 +173,15 @@ func (l *Listener) accept(inner relay.Listener) (some bool, err error) {
 
 // take hands a connection over if there is room for it.
 func (l *Listener) take(client relay.Conn) {
-	in := &Inbound{
-		client: client, proxy: l.options.Proxy, listener: l.options.Name, began: l.clock.Now(),
-		budgets: [2]*Budget{l.options.Sessions, l.options.Router},
-	}
-	for i, b := range in.budgets {
-		if b.acquire() {
-			continue
-		}
-		if i > 0 {
-			in.budgets[0].release()
-		}
-		in.budgets = [2]*Budget{}
+	in := &Inbound{client: client, door: &l.door, began: l.clock.Now()}
+	if full := l.door.enter(); full != nil {
 		if skipped, ok := l.refused.allow(l.clock.Now()); ok {
-			l.log.Warn("too many sessions, refusing clients", "listener", l.options.Name, "limit", b.limit, "skipped", skipped)
+			l.log.Warn("too many sessions, refusing clients", "listener", l.options.Name, "limit", full.limit, "skipped", skipped)
 		}
 		l.options.To.TurnAway(in)
 		return
 	}
+	in.inside = true
 	l.options.To.Take(in)
 }
 

@@ -17,25 +17,38 @@ import (
 )
 
 // session is one connection from accept to its record: first on its way to a
-// backend, then as the tag of a relayed pair.
+// backend, then as the owner of a relayed pair. There may be very many.
 type session struct {
 	shared   *shared
-	host     *Host      // nil until it is known
-	term     *term      // nil until it has one
-	budgets  [2]*Budget // the listener's and the router's
+	host     *Host // nil until it is known
+	term     *term // nil until it has one
+	door     *door // of the listener
 	id       uint64
-	listener string
 	client   string // its address: what PROXY said, if it was believed
 	began    time.Time
-	protocol Protocol
 	opening  sync.Once
+	inside   bool // it has a place among the limits of the door
+	protocol spoken
+}
+
+// spoken is a Protocol that a session may have, in a byte.
+type spoken uint8
+
+const (
+	speaksTCP spoken = iota
+	speaksTLS
+	speaksWebSocket
+)
+
+func (s spoken) protocol() Protocol {
+	return [...]Protocol{speaksTCP: TCP, speaksTLS: TLS, speaksWebSocket: WebSocket}[s]
 }
 
 // Take takes a connection to a session on the host; see [Handler]. The engine does
 // that if it can, and whatever else there is to do is done in a goroutine.
 func (h *Host) Take(in *Inbound) {
 	s := h.newSession(in)
-	if !in.proxy.expected() && h.begin(in, s) {
+	if !in.door.proxy.expected() && h.begin(in, s) {
 		return
 	}
 	if !h.lobby.serve(func() { s.serve(in, h.stopping, h.join) }) {
@@ -54,15 +67,15 @@ func (h *Host) newSession(in *Inbound) *session {
 
 func (sh *shared) newSession(in *Inbound) *session {
 	return &session{
-		shared: sh, budgets: in.budgets, id: sh.ids.Add(1), listener: in.listener,
-		client: in.client.RemoteAddr().String(), began: in.began, protocol: TCP,
+		shared: sh, door: in.door, inside: in.inside, id: sh.ids.Add(1),
+		client: in.client.RemoteAddr().String(), began: in.began,
 	}
 }
 
 // record is as much of the session's story as there is before its end. It is made when
 // it is asked for: there may be very many sessions.
 func (s *session) record() Record {
-	r := Record{ID: strconv.FormatUint(s.id, 10), Protocol: s.protocol, Listener: s.listener, Client: s.client, Began: s.began}
+	r := Record{ID: strconv.FormatUint(s.id, 10), Protocol: s.protocol.protocol(), Listener: s.door.name, Client: s.client, Began: s.began}
 	if s.host != nil {
 		r.Host = s.host.name
 	}
@@ -86,7 +99,7 @@ func (s *session) serve(in *Inbound, stopping context.Context, join func(in *Inb
 		s.refuse(in.client, err)
 		return
 	}
-	if in.proxy.expected() {
+	if in.door.proxy.expected() {
 		s.client = in.Source().String()
 	}
 	if err := join(in, s); err != nil {
@@ -181,8 +194,7 @@ func (h *Host) begin(in *Inbound, s *session) bool {
 	if a.refusal != nil || h.options.SendProxy.sent() {
 		return false
 	}
-	q := h.newQuest(in)
-	t := a.pick(q.pick)
+	t := a.pick(h.choice(in))
 	starter, ok := t.set.(relay.Starter)
 	if !ok || !t.address.IsValid() {
 		return false
@@ -209,6 +221,7 @@ func (h *Host) begin(in *Inbound, s *session) bool {
 			err = ErrDialTimeout
 		}
 		join := func(in *Inbound, s *session) error {
+			q := h.newQuest(in)
 			if err := h.failed(q, a, t, in, err); err != nil {
 				return err
 			}
@@ -332,7 +345,7 @@ func (s *session) leave() {
 // pair is what becomes of s, but for its backend. first is what the client has said.
 func (s *session) pair(client relay.Conn, first []byte) relay.Pair {
 	return relay.Pair{
-		Client: client, ToBackend: first, Limits: s.host.options.Limits, HalfClosed: s.halfClosed, Done: s.done, Tag: s,
+		Client: client, ToBackend: first, Limits: s.host.options.Limits, Owner: s,
 	}
 }
 
@@ -414,16 +427,16 @@ func (s *session) refuse(client relay.Conn, cause error) {
 	s.end(r)
 }
 
-// halfClosed is the end of one direction of a session that goes on in the other: a
+// HalfClosed is the end of one direction of a session that goes on in the other: a
 // server that was killed looks so from here, until its client has closed too.
-func (s *session) halfClosed(first relay.Side) {
+func (s *session) HalfClosed(first relay.Side) {
 	if first == relay.Backend {
 		s.host.lost(s.term, nil)
 	}
 }
 
-// done is the end of a session that was open.
-func (s *session) done(o relay.Outcome) {
+// Done is the end of a session that was open.
+func (s *session) Done(o relay.Outcome) {
 	s.opened()
 	r := s.record()
 	r.ToBackend, r.ToClient = o.ToBackend, o.ToClient
@@ -445,8 +458,8 @@ func (s *session) info(r relay.Session) SessionInfo {
 }
 
 func (s *session) end(r Record) {
-	for _, b := range s.budgets {
-		b.release()
+	if s.inside {
+		s.door.leave()
 	}
 	r.Took = s.shared.clock.Now().Sub(s.began)
 	s.shared.records(r)

@@ -72,7 +72,7 @@ func (f *Sniffer) TurnAway(in *Inbound) { f.newSession(in).refuse(in.client, err
 
 func (f *Sniffer) newSession(in *Inbound) *session {
 	s := f.bridge.shared.newSession(in)
-	s.protocol = TLS
+	s.protocol = speaksTLS
 	return s
 }
 

@@ -4,7 +4,7 @@
 //	            Listen, Dial                    Open
 //	[Engine] ───────────────▶ [Conn] ×2 ── Pair ─────▶ [Set] ── End ──▶ all of them, at once
 //	                                                     │
-//	                                           Pair.Done ◀── one call a session, whatever ended it
+//	                                           Owner.Done ◀─ one call a session, whatever ended it
 //
 // [New] chooses the engine.
 //
@@ -41,7 +41,7 @@
 //	                            │ 5 the sweep: a part of those who may be gone   │
 //	                            └── one read buffer; waits if there is nothing ──┘
 //
-// A session at rest is 208 bytes and two entries of a table that finds it by its
+// A session at rest is 192 bytes and two entries of a table that finds it by its
 // descriptors: no goroutine, no buffer, no timer, no context. What a peer does not take
 // at once is kept in a borrowed buffer, and nothing more is read from the other side
 // until it is gone. A direction that moves much goes through a borrowed pipe while its

@@ -136,16 +136,20 @@ type Pair struct {
 	// client's: they are left out of [Outcome.ToBackend].
 	Headers int
 	Limits  Limits
+	Owner   Owner // is told what becomes of the session; nil: nobody
+}
+
+// Owner is whom a session is of. There may be very many, so he is one thing and not a
+// function each.
+type Owner interface {
 	// HalfClosed is called, before Done, when one side has ended and the session
-	// goes on in the other direction; nil: nobody. It must not block, since others may
-	// wait for it, and may call nothing of the set but Len.
-	HalfClosed func(first Side)
+	// goes on in the other direction. It must not block, since others may wait for it,
+	// and may call nothing of the set but Len.
+	HalfClosed(first Side)
 	// Done is called exactly once, when the session has left its set and both its
 	// sockets are closed, from a goroutine of the engine's or from the one that
-	// calls End. It must not block, panic, or call the set. May be nil.
-	Done func(Outcome)
-	// Tag is the caller's; the engine only hands it back.
-	Tag any
+	// calls End. It must not block, panic, or call the set.
+	Done(Outcome)
 }
 
 // Limits bound a session's silence.
@@ -218,8 +222,8 @@ type Set interface {
 type Session interface {
 	// Counts returns the bytes written to each side so far.
 	Counts() (toBackend, toClient int64)
-	// Tag is the Pair's.
-	Tag() any
+	// Owner is the Pair's.
+	Owner() Owner
 	// End resets both sockets and does not wait for Done. It returns ErrEnded if
 	// the session has ended.
 	End(cause error) error

@@ -60,7 +60,7 @@ func testEnd(t *testing.T, e Engine) {
 		client, clientPeer := near(t, e)
 		backend, backendPeer := near(t, e)
 		peers = append(peers, clientPeer, backendPeer)
-		if _, err := set.Open(Pair{Client: client, Backend: backend, Done: func(o Outcome) { outcomes <- o }}); err != nil {
+		if _, err := set.Open(Pair{Client: client, Backend: backend, Owner: outcomesOf(outcomes)}); err != nil {
 			t.Fatal(err)
 		}
 		if i == 0 {
@@ -167,3 +167,9 @@ func testOptions(t *testing.T, e Engine) {
 		}
 	}
 }
+
+// outcomesOf is an owner that passes on how sessions end.
+type outcomesOf chan<- Outcome
+
+func (outcomesOf) HalfClosed(Side)  {}
+func (c outcomesOf) Done(o Outcome) { c <- o }

@@ -43,6 +43,12 @@ func Example() {
 	}
 }
 
+// ending is an owner that passes on how its session ends.
+type ending struct{ outcomes chan<- relay.Outcome }
+
+func (e ending) HalfClosed(relay.Side) {}
+func (e ending) Done(o relay.Outcome)  { e.outcomes <- o }
+
 // Anything that is a net.Conn can be relayed.
 func ExamplePortable_Adopt() {
 	engine := relay.NewPortable(relay.Options{})
@@ -55,7 +61,7 @@ func ExamplePortable_Adopt() {
 	_, err := set.Open(relay.Pair{
 		Client:  engine.Adopt(nearClient),
 		Backend: engine.Adopt(nearBackend),
-		Done:    func(o relay.Outcome) { outcomes <- o },
+		Owner:   ending{outcomes},
 	})
 	if err != nil {
 		fmt.Println(err)

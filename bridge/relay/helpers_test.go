@@ -141,6 +141,24 @@ func connect(t testing.TB, engine relay.Engine) (*link, relay.Pair) {
 	l := &link{client: c.(*net.TCPConn), backend: b.(*net.TCPConn), outcome: make(chan relay.Outcome, 1)}
 	return l, relay.Pair{
 		Client: client, Backend: backend,
-		Done: func(o relay.Outcome) { l.outcome <- o },
+		Owner: &owner{done: func(o relay.Outcome) { l.outcome <- o }},
+	}
+}
+
+// owner calls what a spec wants to be called.
+type owner struct {
+	halfClosed func(first relay.Side)
+	done       func(relay.Outcome)
+}
+
+func (o *owner) HalfClosed(first relay.Side) {
+	if o.halfClosed != nil {
+		o.halfClosed(first)
+	}
+}
+
+func (o *owner) Done(outcome relay.Outcome) {
+	if o.done != nil {
+		o.done(outcome)
 	}
 }

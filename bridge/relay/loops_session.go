@@ -20,9 +20,7 @@ type loopSession struct {
 	loop       *loop
 	prev, next *loopSession // under set.mu
 
-	tag        any
-	done       func(Outcome)
-	halfClosed func(Side)
+	owner Owner // nil: nobody
 
 	client, backend way // named for the side that is read
 
@@ -81,11 +79,11 @@ const inward = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET
 
 func newLoopSession(in *loopSet, p Pair) *loopSession {
 	return &loopSession{
-		set: in, tag: p.Tag, done: p.Done, halfClosed: p.HalfClosed, limits: p.Limits, headers: int32(p.Headers),
+		set: in, owner: p.Owner, limits: p.Limits, headers: int32(p.Headers),
 	}
 }
 
-func (s *loopSession) Tag() any { return s.tag }
+func (s *loopSession) Owner() Owner { return s.owner }
 
 func (s *loopSession) Counts() (toBackend, toClient int64) {
 	return max(s.client.written.Load()-int64(s.headers), 0), s.backend.written.Load()
@@ -488,8 +486,8 @@ func (s *loopSession) pass(w *way) {
 	}
 	s.touch()
 	s.watchSilence()
-	if s.halfClosed != nil {
-		s.halfClosed(from)
+	if s.owner != nil {
+		s.owner.HalfClosed(from)
 	}
 }
 
@@ -530,10 +528,10 @@ func (s *loopSession) finish(first Side, err error) {
 		delete(l.sweep.doubts, w)
 	}
 	s.set.remove(s)
-	if s.done != nil {
+	if s.owner != nil {
 		o := Outcome{First: first, Err: err}
 		o.ToBackend, o.ToClient = s.Counts()
-		s.done(o)
+		s.owner.Done(o)
 	}
 }
 

@@ -130,8 +130,8 @@ var _ = Describe("Loops", func() {
 			DeferCleanup(func() { _ = client.Close(); _ = conn.Close() })
 			ended = make(chan relay.Outcome, 1)
 			pair = relay.Pair{
-				Client: conn, ToBackend: []byte("first "), ToClient: []byte("hello "), Tag: "tagged",
-				Done: func(o relay.Outcome) { ended <- o },
+				Client: conn, ToBackend: []byte("first "), ToClient: []byte("hello "),
+				Owner: &owner{done: func(o relay.Outcome) { ended <- o }},
 			}
 			opened = make(chan result, 1)
 		})
@@ -161,7 +161,7 @@ var _ = Describe("Loops", func() {
 			var r result
 			Eventually(opened, soon).Should(Receive(&r))
 			Expect(r.Err).NotTo(HaveOccurred())
-			Expect(r.Session.Tag()).To(Equal("tagged"))
+			Expect(r.Session.Owner()).To(BeIdenticalTo(pair.Owner))
 			Expect(set.Sessions()).To(ConsistOf(r.Session))
 			expect(backend, "first question")
 			send(backend, "answer")

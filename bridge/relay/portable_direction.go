@@ -12,9 +12,9 @@ import (
 )
 
 // ErrPanic is what a session ends with if something about it panicked, which only a bug
-// here, in an adopted [net.Conn] or in [Pair.HalfClosed] can make it do. The session is
+// here, in an adopted [net.Conn] or in [Owner.HalfClosed] can make it do. The session is
 // reset; the error's text has the panic's value and the stack. A panic of
-// [Pair.Done] is not caught: it is the caller's.
+// [Owner.Done] is not caught: it is the caller's.
 var ErrPanic = errors.New("panic in the relay")
 
 // direction moves bytes from src to dst. Its goroutine spends an idle life in the

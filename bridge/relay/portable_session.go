@@ -16,9 +16,7 @@ type session struct {
 	toBackend, toClient direction
 	headers             int64
 	limits              Limits
-	halfClosed          func(Side)
-	done                func(Outcome)
-	tag                 any
+	owner               Owner // nil: nobody
 
 	left atomic.Int32 // goroutines that have left
 	over atomic.Bool  // set under mu; nothing more is to be moved
@@ -34,12 +32,10 @@ func newSession(in *set, p Pair) *session {
 	e := in.engine
 	client, backend := e.adopt(p.Client, false), e.adopt(p.Backend, false)
 	s := &session{
-		set:        in,
-		headers:    int64(p.Headers),
-		limits:     p.Limits,
-		halfClosed: p.HalfClosed,
-		done:       p.Done,
-		tag:        p.Tag,
+		set:     in,
+		headers: int64(p.Headers),
+		limits:  p.Limits,
+		owner:   p.Owner,
 	}
 	s.toBackend.init(s, client, backend, Client, Backend, p.ToBackend)
 	s.toClient.init(s, backend, client, Backend, Client, p.ToClient)
@@ -59,7 +55,7 @@ func (s *session) run() {
 	go s.toClient.run()
 }
 
-func (s *session) Tag() any { return s.tag }
+func (s *session) Owner() Owner { return s.owner }
 
 func (s *session) Counts() (toBackend, toClient int64) {
 	return max(s.toBackend.written.Load()-s.headers, 0), s.toClient.written.Load()
@@ -123,8 +119,8 @@ func (s *session) pass(d *direction) bool {
 		s.touch()
 		s.watchSilence()
 		s.mu.Unlock()
-		if s.halfClosed != nil {
-			s.halfClosed(first)
+		if s.owner != nil {
+			s.owner.HalfClosed(first)
 		}
 		return true
 	}
@@ -161,8 +157,8 @@ func (s *session) leave() {
 	outcome.ToBackend, outcome.ToClient = s.Counts()
 	s.set.remove(s)
 	defer s.set.open.Done()
-	if s.done != nil {
-		s.done(outcome)
+	if s.owner != nil {
+		s.owner.Done(outcome)
 	}
 }
 

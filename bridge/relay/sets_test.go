@@ -42,7 +42,7 @@ var _ = withEngines(func(newEngine maker) {
 			for range sessions {
 				l, p := connect(GinkgoTB(), engine)
 				links = append(links, l)
-				p.Done = func(o relay.Outcome) {
+				p.Owner.(*owner).done = func(o relay.Outcome) {
 					if o.Err == errSevered && o.First == relay.Neither {
 						done.Add(1)
 					}
@@ -122,7 +122,7 @@ var _ = withEngines(func(newEngine maker) {
 				var opened, done atomic.Int32
 				for range openers {
 					_, p := prepare(GinkgoTB(), engine)
-					p.Done = func(relay.Outcome) { done.Add(1) }
+					p.Owner.(*owner).done = func(relay.Outcome) { done.Add(1) }
 					all.Go(func() {
 						defer GinkgoRecover()
 						_, err := set.Open(p)
@@ -153,7 +153,7 @@ var _ = withEngines(func(newEngine maker) {
 				const sessions = 8
 				for range sessions {
 					l := plug(GinkgoTB(), engine, set, func(p *relay.Pair) {
-						p.Done = func(relay.Outcome) { done.Add(1) }
+						p.Owner.(*owner).done = func(relay.Outcome) { done.Add(1) }
 					})
 					go func() { _ = l.client.Close(); _ = l.backend.Close() }()
 				}
@@ -170,10 +170,9 @@ var _ = withEngines(func(newEngine maker) {
 			_, err := set.Open(p)
 			Expect(err).To(Equal(paused))
 			set.Refuse(nil)
-			p.Tag = "tagged"
 			s, err := set.Open(p)
 			Expect(err).NotTo(HaveOccurred())
-			Expect(s.Tag()).To(Equal("tagged"))
+			Expect(s.Owner()).To(BeIdenticalTo(p.Owner))
 			Expect(set.Sessions()).To(ConsistOf(s))
 			set.End(nil)
 			Expect(l.outcome).To(Receive(HaveField("Err", relay.ErrEnded)))
@@ -188,7 +187,7 @@ var _ = withEngines(func(newEngine maker) {
 		It("ends only the session whose HalfClosed panics (T33)", func() {
 			other := plug(GinkgoTB(), engine, set, nil)
 			l := plug(GinkgoTB(), engine, set, func(p *relay.Pair) {
-				p.HalfClosed = func(relay.Side) { panic("a bug") }
+				p.Owner.(*owner).halfClosed = func(relay.Side) { panic("a bug") }
 			})
 			Expect(l.client.CloseWrite()).To(Succeed())
 			var o relay.Outcome

@@ -155,7 +155,7 @@ var _ = withEngines(func(newEngine maker) {
 			for range 1000 {
 				wrong := make(chan relay.Side, 1)
 				l := plug(GinkgoTB(), engine, set, func(p *relay.Pair) {
-					p.HalfClosed = func(first relay.Side) {
+					p.Owner.(*owner).halfClosed = func(first relay.Side) {
 						if first != relay.Client {
 							wrong <- first
 						}
