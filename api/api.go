@@ -28,6 +28,15 @@ type Options struct {
 	Commands Commands
 	// Stats answers what was counted. Nil: nothing is.
 	Stats Stats
+	// Metrics answers GET /metrics, as api/metrics makes it; nil: that is not there. It is
+	// called for [MaxScrapes] requests at once.
+	Metrics http.Handler
+	// Streams is how many GET /events there may be at once; 0: [MaxStreams]. Each takes
+	// a connection of the server's.
+	Streams int
+	// Patience is how long a watcher of GET /events may take for what it is sent before
+	// it is dropped, at least 1 ms; 0: [DefaultPatience].
+	Patience time.Duration
 	// Username and Password are what callers must know. Both empty: nobody is
 	// asked, which is for loopback listeners only.
 	Username, Password string
@@ -39,7 +48,8 @@ type Options struct {
 	CommandTimeout time.Duration
 	// Log gets a line a write, and at debug one a read. Nil: none.
 	Log *slog.Logger
-	// Clock is what wrong passwords are limited by. Nil: the machine's.
+	// Clock is what wrong passwords are limited by, and when counts and comments are due
+	// in streams of events. Nil: the machine's.
 	Clock clock.Clock
 }
 
@@ -48,6 +58,9 @@ type API struct {
 	sources  Sources
 	commands Commands
 	stats    Stats
+	stream   *stream // nil: there is no journal
+	metrics  http.Handler
+	scrapes  chan struct{} // one in it for each that is being answered
 	timeout  time.Duration
 	log      *slog.Logger
 	guard    *guard
@@ -67,6 +80,12 @@ func New(o Options) (*API, error) {
 	if o.CommandTimeout == 0 {
 		o.CommandTimeout = 5 * time.Second
 	}
+	if o.Streams == 0 {
+		o.Streams = MaxStreams
+	}
+	if o.Patience == 0 {
+		o.Patience = DefaultPatience
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -77,6 +96,9 @@ func New(o Options) (*API, error) {
 		sources:  o.Sources,
 		commands: o.Commands,
 		stats:    o.Stats,
+		stream:   newStream(o),
+		metrics:  o.Metrics,
+		scrapes:  make(chan struct{}, MaxScrapes),
 		timeout:  o.CommandTimeout,
 		log:      o.Log,
 		guard:    newGuard(o),
@@ -123,6 +145,12 @@ func (o Options) check() error {
 	if o.CommandTimeout < 0 {
 		all = append(all, errors.New("CommandTimeout must not be negative"))
 	}
+	if o.Streams < 0 {
+		all = append(all, errors.New("Streams must not be negative"))
+	}
+	if o.Patience != 0 && o.Patience < time.Millisecond {
+		all = append(all, errors.New("Patience must be at least 1ms"))
+	}
 	if err := errors.Join(all...); err != nil {
 		return fmt.Errorf("making the API: %w", err)
 	}
@@ -130,7 +158,7 @@ func (o Options) check() error {
 }
 
 // handler returns what to answer: nil for 204, an [answer] for another status
-// than 200, anything else as JSON.
+// than 200, a raw that writes the answer itself, anything else as JSON.
 type handler func(w http.ResponseWriter, r *http.Request, p httprouter.Params) (any, error)
 
 // answer is a body with a status of its own.
@@ -138,6 +166,9 @@ type answer struct {
 	status int
 	body   any
 }
+
+// raw writes an answer that is no JSON, or one without an end. It is called in any case.
+type raw func(w http.ResponseWriter, r *http.Request)
 
 // row is one row of the route table.
 type row struct {
@@ -166,6 +197,8 @@ func (a *API) routes() []row {
 		{method: http.MethodGet, path: "/sessions", handle: a.getSessions, query: []string{"host", "backend"}},
 		{method: http.MethodDelete, path: "/sessions/:id", handle: a.deleteSession, write: true},
 		{method: http.MethodPost, path: "/table/accept", handle: a.postAccept, write: true},
+		{method: http.MethodGet, path: "/events", handle: a.getEvents, query: []string{"host"}},
+		{method: http.MethodGet, path: "/metrics", handle: a.getMetrics},
 		{method: http.MethodGet, path: "/stats/:kind", handle: a.getTotals},
 		{method: http.MethodGet, path: "/stats/:kind/:id", handle: a.getTotals},
 		{method: http.MethodGet, path: "/stats/:kind/:id/history", handle: a.getHistory, query: []string{"metrics", "from", "to", "step"}},
@@ -287,6 +320,10 @@ func (a *API) serve(to row) httprouter.Handle {
 			slog.Int("status", status),
 			slog.Duration("took", time.Since(begun)),
 		}, note.attrs...)...)
+		if send, own := body.(raw); own {
+			send(w, r)
+			return
+		}
 		write(w, r, to.v0, status, body)
 	}
 }
@@ -399,6 +436,26 @@ func (a *API) getSessions(_ http.ResponseWriter, r *http.Request, _ httprouter.P
 	}
 	slices.SortFunc(sessions, oldestFirst)
 	return map[string]any{"sessions": sessions}, nil
+}
+
+// MaxScrapes is how many GET /metrics are answered at once. Those beyond it wait.
+const MaxScrapes = 2
+
+func (a *API) getMetrics(_ http.ResponseWriter, r *http.Request, _ httprouter.Params) (any, error) {
+	if a.metrics == nil {
+		return nil, problem(http.StatusNotFound, "this router has no metrics: its program links none").kind("no-metrics")
+	}
+	wait, cancel := context.WithTimeout(r.Context(), a.timeout)
+	defer cancel()
+	select {
+	case a.scrapes <- struct{}{}:
+	case <-wait.Done():
+		return nil, problem(http.StatusServiceUnavailable, "too many are asking for metrics at once").kind("busy").with("Retry-After", retryAfter)
+	}
+	return raw(func(w http.ResponseWriter, r *http.Request) {
+		defer func() { <-a.scrapes }()
+		a.metrics.ServeHTTP(w, r)
+	}), nil
 }
 
 func (a *API) getHealth(http.ResponseWriter, *http.Request, httprouter.Params) (any, error) {

@@ -30,6 +30,12 @@ type Sources struct {
 	Refusals func() map[string]int64
 	// AccessLog counts the access log's lines; nil: there is none.
 	AccessLog func() *AccessLog
+	// Ended counts by reason the connections that have ended, sessions and those that
+	// were refused, but no HTTP requests. Nil: nobody counts.
+	Ended func() map[string]int64
+	// Journal is what has happened, for GET /events; nil: that is not there. An event is
+	// appended when the state that it tells of can be read here.
+	Journal *bridge.Journal
 }
 
 // HostSource is the state of one host.

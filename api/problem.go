@@ -13,7 +13,8 @@ import (
 type Error struct {
 	// Type is "about:blank", or "urn:switchboard:problem:" and a word where one
 	// status has several reasons: unhealthy, pinned, policy, unknown-host,
-	// unknown-session, busy, timeout, stopping, not-durable, not-ready, precondition, no-stats, no-answer.
+	// unknown-session, busy, timeout, stopping, not-durable, not-ready, precondition, no-stats, no-answer, no-events, no-metrics,
+	// too-many-streams.
 	Type string `json:"type"`
 	// Title is the status in words.
 	Title  string `json:"title"`

@@ -170,10 +170,7 @@ type Session struct {
 
 // Cluster merges the newest value of every feed. It waits for nothing.
 func (s Sources) Cluster() Cluster {
-	sources := s.Hosts
-	if s.Table != nil {
-		sources = slices.Concat(sources, s.Table.Hosts())
-	}
+	sources := s.Listed()
 	c := Cluster{Name: s.Name, Clusters: make([]Host, 0, len(sources)), Table: s.table(len(sources) - len(s.Hosts))}
 	for _, source := range sources {
 		c.Clusters = append(c.Clusters, source.View())
@@ -187,6 +184,15 @@ func (s Sources) Cluster() Cluster {
 		c.AccessLog = s.AccessLog()
 	}
 	return c
+}
+
+// Listed are the hosts that GET /cluster lists: all that are configured, and then those
+// of the table, if they are few, or else some of them.
+func (s Sources) Listed() []HostSource {
+	if s.Table == nil {
+		return s.Hosts
+	}
+	return slices.Concat(s.Hosts, s.Table.Hosts())
 }
 
 // RouterTraffic is the traffic part of [Sources.Cluster].
@@ -207,6 +213,8 @@ func (s HostSource) View() Host {
 		Epoch:     cluster.Active.Epoch,
 		Since:     timeView(cluster.Active.Since),
 		Reason:    cluster.Active.Reason,
+		Active:    activeView(cluster.Active.Backend),
+		Pin:       pinView(cluster.Pin),
 		Traffic:   trafficView(flag, counts.Sessions),
 		Backends:  make([]Backend, 0, len(cluster.Backends)),
 	}
@@ -217,13 +225,6 @@ func (s HostSource) View() Host {
 	if s.HTTP != nil {
 		h.HTTP = s.HTTP()
 	}
-	if cluster.Pin != "" {
-		h.Pin = &cluster.Pin
-	}
-	active := cluster.Active.Backend
-	if active != nil {
-		h.Active = &ActiveBackend{Name: active.Name, Address: active.Address}
-	}
 	for _, b := range cluster.Backends {
 		if weight, set := weights[b.Name]; set {
 			b.Weight = weight
@@ -232,7 +233,7 @@ func (s HostSource) View() Host {
 			Name:                b.Name,
 			Address:             b.Address,
 			Healthy:             b.Verdict && b.Healthy,
-			Active:              active != nil && active.Name == b.Name,
+			Active:              h.Active != nil && h.Active.Name == b.Name,
 			Weight:              b.Weight,
 			CurrentSessionCount: counts.Backends[b.Name],
 			Check: Check{
@@ -288,6 +289,22 @@ func etag(parts ...any) string {
 	text, _ := json.Marshal(parts)
 	sum := sha256.Sum256(text)
 	return `"` + hex.EncodeToString(sum[:12]) + `"`
+}
+
+// activeView is null for a host without an active backend.
+func activeView(b *route.Backend) *ActiveBackend {
+	if b == nil {
+		return nil
+	}
+	return &ActiveBackend{Name: b.Name, Address: b.Address}
+}
+
+// pinView is null for a host that is not pinned.
+func pinView(backend string) *string {
+	if backend == "" {
+		return nil
+	}
+	return &backend
 }
 
 func trafficView(t bridge.Traffic, sessions int) Traffic {

@@ -65,13 +65,24 @@ func (a *API) host(p httprouter.Params) (*resource, error) {
 			return res, nil
 		}
 	}
-	if a.sources.Table != nil {
-		if source, ok := a.sources.Table.Host(strings.ToLower(name)); ok {
-			slot := a.slots[maphash.String(slotSeed, source.Name)%uint64(len(a.slots))]
-			return newHostResource(source, slot), nil
-		}
+	if source, ok := a.sources.find(name); ok {
+		slot := a.slots[maphash.String(slotSeed, source.Name)%uint64(len(a.slots))]
+		return newHostResource(source, slot), nil
 	}
 	return nil, bridge.ErrUnknownHost
+}
+
+// find returns the host of that name, listed or not.
+func (s Sources) find(name string) (HostSource, bool) {
+	for _, source := range s.Hosts {
+		if strings.EqualFold(source.Name, name) {
+			return source, true
+		}
+	}
+	if s.Table == nil {
+		return HostSource{}, false
+	}
+	return s.Table.Host(strings.ToLower(name))
 }
 
 func (a *API) get(w http.ResponseWriter, r *http.Request, res *resource) (any, error) {

@@ -20,6 +20,9 @@ const (
 	TrafficEnabled   Kind = "TRAFFIC_ENABLED"
 	TrafficDisabled  Kind = "TRAFFIC_DISABLED"
 	TableChanged     Kind = "TABLE_CHANGED"
+	Pinned           Kind = "PINNED"
+	Unpinned         Kind = "UNPINNED"
+	WeightsChanged   Kind = "WEIGHTS_CHANGED"
 )
 
 // Event is one change, as history and embedders see it. Of the pointers the one
@@ -34,7 +37,27 @@ type Event struct {
 	Traffic  *Traffic `json:"traffic,omitempty"`
 	Sessions *Counts  `json:"sessions,omitempty"`
 	// Table is that of the last change within a second.
-	Table *TableChange `json:"table,omitempty"`
+	Table   *TableChange `json:"table,omitempty"`
+	Pin     *Pin         `json:"pin,omitempty"`
+	Weights *Weights     `json:"weights,omitempty"`
+}
+
+// Pin is PINNED and UNPINNED: an operator keeps a host to one backend, or does so no
+// more.
+type Pin struct {
+	Host string `json:"host"`
+	// Backend is empty for UNPINNED.
+	Backend string `json:"backend"`
+	Message string `json:"message"`
+}
+
+// Weights is WEIGHTS_CHANGED: an operator's weights of a host.
+type Weights struct {
+	Host string `json:"host"`
+	// Set are those that operators have set, by backend name; the others have the
+	// configured one.
+	Set     map[string]int `json:"set"`
+	Message string         `json:"message"`
 }
 
 // TableChange is TABLE_CHANGED: the table is another one.
@@ -43,8 +66,8 @@ type TableChange struct {
 	Hosts int `json:"hosts"`
 }
 
-// Journal is the bounded history of a router's events; NEW_ACTIVE_BACKEND,
-// BACKEND_HEALTH and the traffic events are appended by the loops that make them.
+// Journal is the bounded history of a router's events. They are appended by those who
+// make them, once the state that they tell of can be read.
 type Journal = feed.Ring[Event]
 
 // Active is NEW_ACTIVE_BACKEND: which backend serves a host from now on.

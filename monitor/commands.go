@@ -84,6 +84,7 @@ func (m *Monitor) obey(c command) reply {
 		return reply{err: bridge.ErrUnknownBackend}
 	}
 	var changed bool
+	pin := m.pin
 	if c.pin {
 		changed = m.obeyPin(place, c.message)
 	} else {
@@ -102,6 +103,9 @@ func (m *Monitor) obey(c command) reply {
 		m.tellActive()
 	} else {
 		m.publishCluster()
+	}
+	if m.pin != pin {
+		m.tellPin(c.message)
 	}
 	return reply{epoch: m.active.Epoch}
 }

@@ -60,7 +60,8 @@ type Options struct {
 	// Cluster gets what is known, with every probe and command; mere times of
 	// probes at most every 10 ms. Required.
 	Cluster *feed.Feed[bridge.Cluster]
-	// Journal gets NEW_ACTIVE_BACKEND and BACKEND_HEALTH; nil: nobody reads them.
+	// Journal gets NEW_ACTIVE_BACKEND, BACKEND_HEALTH, PINNED and UNPINNED; nil: nobody
+	// reads them.
 	Journal *bridge.Journal
 	// Log gets one line per change; nil: discarded.
 	Log *slog.Logger
@@ -545,6 +546,14 @@ func (m *Monitor) tellHealth(r report) {
 		m.log.Info("probe failed", "backend", name, "detail", r.detail, "took", r.took)
 	}
 	m.noted[r.place] = r.answer != check.Healthy || m.noted[r.place]
+}
+
+func (m *Monitor) tellPin(message string) {
+	event := bridge.Event{Kind: bridge.Unpinned, At: m.clock.Now(), Host: m.o.Host, Pin: &bridge.Pin{Host: m.o.Host, Message: message}}
+	if m.pin != nobody {
+		event.Kind, event.Pin.Backend = bridge.Pinned, m.o.Backends[m.pin].Name
+	}
+	m.append(event)
 }
 
 func (m *Monitor) append(event bridge.Event) {

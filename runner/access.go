@@ -1,6 +1,8 @@
 package runner
 
 import (
+	"sync/atomic"
+
 	"switchboard/api"
 	"switchboard/bridge"
 	"switchboard/bridge/accesslog"
@@ -8,8 +10,13 @@ import (
 	"switchboard/bridge/web"
 )
 
-// record passes the record of a connection on.
+// record counts a connection, and passes its record on.
 func (r *Router) record(record bridge.Record) {
+	n, counted := r.ended.Load(record.Reason)
+	if !counted {
+		n, _ = r.ended.LoadOrStore(record.Reason, new(atomic.Int64))
+	}
+	n.(*atomic.Int64).Add(1)
 	if r.config.Access != nil {
 		line := accesslog.Session{
 			Ended: record.Began.Add(record.Took), Took: record.Took,

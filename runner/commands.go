@@ -69,7 +69,7 @@ func (r *Router) SetWeights(ctx context.Context, host string, weights map[string
 	if err != nil {
 		return err
 	}
-	if err := h.weigh(ctx, weights); err != nil {
+	if err := r.weigh(ctx, h, weights, message); err != nil {
 		return err
 	}
 	r.config.Log.Info("an operator has set weights", "host", host, "set", h.weights(), "message", message)
@@ -77,7 +77,7 @@ func (r *Router) SetWeights(ctx context.Context, host string, weights map[string
 }
 
 // weigh merges changes into the weights that operators have set.
-func (h *host) weigh(ctx context.Context, changes map[string]*int) error {
+func (r *Router) weigh(ctx context.Context, h *host, changes map[string]*int, message string) error {
 	select {
 	case h.weighing <- struct{}{}:
 		defer func() { <-h.weighing }()
@@ -100,6 +100,9 @@ func (h *host) weigh(ctx context.Context, changes map[string]*int) error {
 		return err
 	}
 	h.set.Store(&next)
+	r.journal.Append(bridge.Event{
+		Kind: bridge.WeightsChanged, At: r.config.Clock.Now(), Host: h.name, Weights: &bridge.Weights{Host: h.name, Set: next, Message: message},
+	})
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"time"
 
@@ -35,6 +36,10 @@ type Config struct {
 	State string
 	// Stats answers what was counted, for the API; nil: nothing is.
 	Stats api.Stats
+	// Metrics makes what answers GET /metrics of the API from the state that it shows;
+	// nil: it is not there. The Prometheus library is linked by programs that name it, as
+	// with api/metrics.New, and by no others.
+	Metrics func(api.Sources) http.Handler
 	// API is where operators read and change state.
 	API API
 	// Health is an extra plain listener: 200 to anything while ready, 503 otherwise.
@@ -115,7 +120,8 @@ type Listener struct {
 	// Forwarded is believed too.
 	TrustedProxies []netip.Prefix
 	// MaxSessions limits the client connections of the listener; 0: only what file
-	// descriptors allow to all of them, (RLIMIT_NOFILE - 64) / 2.
+	// descriptors allow to all of them, (RLIMIT_NOFILE - 64 - the API's streams
+	// of events, one in 64 descriptors up to [api.MaxStreams]) / 2.
 	MaxSessions int
 }
 

@@ -46,6 +46,9 @@ type Router struct {
 	members   []process.Member
 	scribes   []process.Runner
 	journal   *bridge.Journal
+	// ended counts connections by the reason of their end; reasons are few, and each gets
+	// its counter with the first.
+	ended sync.Map // bridge.Reason -> *atomic.Int64
 	// binds are what the configuration has to listen on, and addresses the machine's.
 	binds     []bind
 	addresses []netip.Addr
@@ -163,9 +166,14 @@ func (r *Router) build(kept kept, limit int) error {
 			return fmt.Errorf("host %q: %w", hc.Name, err)
 		}
 	}
-	if r.api, err = api.New(api.Options{
-		Sources: r.sources(), Commands: r, Stats: c.Stats, Username: c.API.Username, Password: c.API.Password, Log: c.Log, Clock: c.Clock,
-	}); err != nil {
+	o := api.Options{
+		Sources: r.sources(), Commands: r, Stats: c.Stats, Streams: max(streams(), 1),
+		Username: c.API.Username, Password: c.API.Password, Log: c.Log, Clock: c.Clock,
+	}
+	if c.Metrics != nil {
+		o.Metrics = c.Metrics(o.Sources)
+	}
+	if r.api, err = api.New(o); err != nil {
 		return fmt.Errorf("making the API: %w", err)
 	}
 	return r.compose(limit)
@@ -186,7 +194,7 @@ func (r *Router) compose(limit int) error {
 		r.scribes = append(r.scribes, keeper{r})
 	}
 	if c.API.Bind != "" {
-		r.apiServer = &process.HTTP{Bind: c.API.Bind, Handler: r.api.Handler(), MaxConns: apiConns, Log: c.Log}
+		r.apiServer = &process.HTTP{Bind: c.API.Bind, Handler: r.api.Handler(), MaxConns: apiConns + streams(), Log: c.Log}
 		add("api", r.apiServer)
 	}
 	if c.Health != "" {
@@ -283,16 +291,32 @@ const (
 
 // sessionLimit is how many sessions the descriptors allow: two each.
 func sessionLimit(Config) (int, error) {
+	files, err := descriptors()
+	if err != nil {
+		return 0, err
+	}
+	limit := (files - reserved - streams()) / 2
+	if limit < 1 {
+		return 0, fmt.Errorf("only %d files may be open, and %d are needed before the first session; raise RLIMIT_NOFILE (ulimit -n)", files, reserved+2)
+	}
+	return limit, nil
+}
+
+// streams is how many GET /events the API may have open, beyond its other connections:
+// what one in 64 descriptors is for, up to [api.MaxStreams].
+func streams() int {
+	files, _ := descriptors() // New has reported the error
+	return min(files/64, api.MaxStreams)
+}
+
+// descriptors is how many files may be open.
+func descriptors() (int, error) {
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
 		return 0, fmt.Errorf("asking how many files may be open: %w", err)
 	}
 	const plenty = 1 << 30 // more than any kernel's limit on open files
-	limit := (int(min(files.Cur, plenty)) - reserved) / 2
-	if limit < 1 {
-		return 0, fmt.Errorf("only %d files may be open, and %d are needed before the first session; raise RLIMIT_NOFILE (ulimit -n)", files.Cur, reserved+2)
-	}
-	return limit, nil
+	return int(min(files.Cur, plenty)), nil
 }
 
 // Run starts the router and is ready when every listener accepts. On the first
@@ -474,7 +498,8 @@ func (r *Router) serveHealth(w http.ResponseWriter, _ *http.Request) {
 
 // sources is the state that the API merges.
 func (r *Router) sources() api.Sources {
-	s := api.Sources{Name: r.config.Name, Traffic: r.bridge.Traffic(), Sessions: r.bridge.SessionCount, Ready: r.Ready, Table: r.tableSource()}
+	s := api.Sources{Name: r.config.Name, Traffic: r.bridge.Traffic(), Sessions: r.bridge.SessionCount, Ready: r.Ready, Table: r.tableSource(),
+		Ended: r.endings, Journal: r.journal}
 	for _, h := range r.ordered {
 		s.Hosts = append(s.Hosts, api.HostSource{
 			Name: h.name, Policy: h.policy, Cluster: h.cluster.Get, Traffic: h.bridge.Traffic().Get, Counts: h.bridge.Counts,
@@ -488,6 +513,16 @@ func (r *Router) sources() api.Sources {
 		s.AccessLog = r.accessView
 	}
 	return s
+}
+
+// endings are how many connections have ended, by reason.
+func (r *Router) endings() map[string]int64 {
+	counts := make(map[string]int64)
+	r.ended.Range(func(reason, n any) bool {
+		counts[string(reason.(bridge.Reason))] = n.(*atomic.Int64).Load()
+		return true
+	})
+	return counts
 }
 
 // refusals are those of all listeners.

@@ -242,7 +242,7 @@ func (r routerOf) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
 		Hosts: []runner.Host{host},
 		Table: r.table.follower.table(),
 		State: r.state,
-		API:   runner.API{Bind: r.api},
+		API:   runner.API{Bind: r.api}, Metrics: build().metrics(r.log),
 		Log:   r.log,
 	})
 	if err != nil {

@@ -74,6 +74,12 @@ func inWords(e bridge.Event) string {
 		return fmt.Sprintf("%s: %s is healthy: %s", whose, e.Health.Backend, e.Health.Detail)
 	case e.Health != nil:
 		return fmt.Sprintf("%s: %s is unhealthy: %s", whose, e.Health.Backend, e.Health.Detail)
+	case e.Pin != nil && e.Pin.Backend == "":
+		return whose + ": unpinned" + because(e.Pin.Message)
+	case e.Pin != nil:
+		return fmt.Sprintf("%s: pinned to %s%s", whose, e.Pin.Backend, because(e.Pin.Message))
+	case e.Weights != nil:
+		return whose + ": weights have changed" + because(e.Weights.Message)
 	case e.Table != nil:
 		return fmt.Sprintf("the routing table has changed; hosts: %d", e.Table.Hosts)
 	case e.Traffic != nil && e.Traffic.Enabled:

@@ -66,7 +66,7 @@ var _ = Describe("A program of another module", func() {
 		linked := strings.Fields(tool(dir, "list", "-deps", "."))
 		Expect(linked).To(ContainElement("switchboard/runner"))
 		for _, banned := range []string{
-			"github.com/redis/", "github.com/spf13/", "github.com/goccy/", "github.com/onsi/", "github.com/tedsuo/",
+			"github.com/prometheus/", "github.com/redis/", "github.com/spf13/", "github.com/goccy/", "github.com/onsi/", "github.com/tedsuo/",
 			"switchboard/runner/config", "switchboard/fixtures", "testing",
 		} {
 			Expect(linked).NotTo(ContainElement(HavePrefix(banned)))

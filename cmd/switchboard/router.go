@@ -181,6 +181,7 @@ func (p *program) route(ctx context.Context, file *config.File, c runner.Config)
 		table = file.Redis.Store().String()
 	}
 	b := build()
+	c.Metrics = b.metrics(log)
 	log.Info("starting", "router", c.Name, "version", b.Version, "revision", b.Revision, "go", b.Go,
 		"listeners", listeners, "api", c.API.Bind, "state", c.State, "table", table)
 	// What is first is stopped last.

@@ -3,11 +3,16 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"log/slog"
+	"net/http"
 	"runtime"
 	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"switchboard/api"
+	"switchboard/api/metrics"
 )
 
 // buildInfo is what a binary knows about itself. What it does not know is empty.
@@ -55,6 +60,13 @@ func (b buildInfo) String() string {
 		parts = append(parts, "modified")
 	}
 	return strings.Join(append(parts, b.Go, b.OS+"/"+b.Arch), " ")
+}
+
+// metrics makes what answers GET /metrics of a router of this build.
+func (b buildInfo) metrics(log *slog.Logger) func(api.Sources) http.Handler {
+	return func(s api.Sources) http.Handler {
+		return metrics.New(metrics.Options{Sources: s, Version: b.Version, Revision: b.Revision, Log: log})
+	}
 }
 
 func (p *program) version() *cobra.Command {
