@@ -10,3 +10,6 @@ func (a *API) Routes() (all [][2]string) {
 	}
 	return all
 }
+
+// Watchers is how many GET /events are open.
+func (a *API) Watchers() int { return len(a.stream.places) }

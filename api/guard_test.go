@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -37,6 +38,7 @@ var _ = Describe("The guard", func() {
 			w.options.Username, w.options.Password = "admin", "correct horse"
 			tableOf(w, accepting(nil))
 			w.options.Stats = fakeStats{}
+			w.options.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "up 1\n") })
 			var err error
 			a, err = api.New(w.options)
 			Expect(err).NotTo(HaveOccurred())
@@ -78,7 +80,7 @@ var _ = Describe("The guard", func() {
 				if route[0] == "POST" {
 					body = ""
 				}
-				answer := request{method: route[0], path: route[1], body: body, header: header}.to(h)
+				answer := request{method: route[0], path: route[1], body: body, header: header, gone: route[1] == "/events"}.to(h)
 				Expect(answer.Code).To(BeElementOf(http.StatusOK, http.StatusNoContent), "%s", route)
 			}
 		})

@@ -91,6 +91,7 @@ type world struct {
 	traffic  *feed.Feed[bridge.Traffic]
 	host     *feed.Feed[bridge.Traffic]
 	cluster  *feed.Feed[bridge.Cluster]
+	journal  *bridge.Journal
 	clock    *fakeClock
 	log      *bytes.Buffer
 	ready    error
@@ -108,6 +109,7 @@ func newWorld() *world {
 		traffic:  new(feed.Feed[bridge.Traffic]),
 		host:     new(feed.Feed[bridge.Traffic]),
 		cluster:  new(feed.Feed[bridge.Cluster]),
+		journal:  feed.NewRing[bridge.Event](1024),
 		clock:    &fakeClock{now: epochStart},
 		log:      new(bytes.Buffer),
 		counts:   bridge.Counts{Host: "db.main", Sessions: 7, Backends: map[string]int{"db-0": 7}},
@@ -169,6 +171,7 @@ func newWorld() *world {
 			Traffic:  w.traffic,
 			Ready:    func() error { return w.ready },
 			Sessions: func() int { return w.counts.Sessions + 2 },
+			Journal:  w.journal,
 			Hosts: []api.HostSource{
 				{Name: "db.main", Policy: "active", Cluster: w.cluster.Get, Traffic: w.host.Get, Counts: func() bridge.Counts { return w.counts }},
 				{
@@ -218,7 +221,15 @@ type request struct {
 	host               string
 	// chunked hides the body's length.
 	chunked bool
+	// gone: the client has left by now.
+	gone bool
 }
+
+// recorder is one that has deadlines, as a connection has.
+type recorder struct{ *httptest.ResponseRecorder }
+
+func (recorder) SetReadDeadline(time.Time) error  { return nil }
+func (recorder) SetWriteDeadline(time.Time) error { return nil }
 
 func (q request) to(h http.Handler) *httptest.ResponseRecorder {
 	var body io.Reader = strings.NewReader(q.body)
@@ -240,8 +251,13 @@ func (q request) to(h http.Handler) *httptest.ResponseRecorder {
 			r.Header.Set(name, value)
 		}
 	}
+	if q.gone {
+		ctx, leave := context.WithCancel(r.Context())
+		leave()
+		r = r.WithContext(ctx)
+	}
 	w := httptest.NewRecorder()
-	h.ServeHTTP(w, r)
+	h.ServeHTTP(recorder{w}, r)
 	return w
 }
 

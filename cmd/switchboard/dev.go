@@ -243,7 +243,7 @@ func (r routerOf) Run(signals <-chan os.Signal, ready chan<- struct{}) error {
 		Table: r.table.follower.table(),
 		State: r.state,
 		API:   runner.API{Bind: r.api}, Metrics: build().metrics(r.log),
-		Log:   r.log,
+		Log: r.log,
 	})
 	if err != nil {
 		return err
