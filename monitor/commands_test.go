@@ -63,6 +63,8 @@ func TestSwitchUnderLowestPins(t *testing.T) {
 		_, err = r.m.Pin(r.t.Context(), "", "done")
 		r.Expect(err).NotTo(HaveOccurred())
 		r.Expect(r.history()[1:]).To(Equal([]string{"db-1 (operator: try it)", "db-0 (unpinned: done)"}))
+		r.Expect(r.pins()).To(HaveExactElements(
+			HaveField("Pin", HaveValue(Equal(bridge.Pin{Host: "db.main", Backend: "db-1", Message: "try it"}))), HaveField("Kind", bridge.Unpinned)))
 	})
 }
 
@@ -104,6 +106,11 @@ func TestPin(t *testing.T) {
 			"db-0 (first election)", "db-1 (pinned: the big one)", "none (unhealthy: db-1: status 503)", "db-1 (pinned)",
 			"none (pinned)", "db-1 (unpinned)",
 		}))
+		r.Expect(r.pins()).To(Equal([]bridge.Event{
+			{Kind: bridge.Pinned, Host: "db.main", Pin: &bridge.Pin{Host: "db.main", Backend: "db-1", Message: "the big one"}},
+			{Kind: bridge.Pinned, Host: "db.main", Pin: &bridge.Pin{Host: "db.main", Backend: "db-0"}},
+			{Kind: bridge.Unpinned, Host: "db.main", Pin: &bridge.Pin{Host: "db.main"}},
+		}), "those that changed something")
 	})
 }
 

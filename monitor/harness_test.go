@@ -238,6 +238,18 @@ func (r *rig) actives() (actives []bridge.Active) {
 	return actives
 }
 
+// pins are the pins and their ends that were told, without their times.
+func (r *rig) pins() (pins []bridge.Event) {
+	entries, _ := r.journal.Since(0)
+	for _, e := range entries {
+		if e.Value.Pin != nil {
+			e.Value.At = time.Time{}
+			pins = append(pins, e.Value)
+		}
+	}
+	return pins
+}
+
 func (r *rig) state(place int) bridge.BackendState {
 	synctest.Wait()
 	cluster, _ := r.cluster.Get()

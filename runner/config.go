@@ -120,8 +120,9 @@ type Listener struct {
 	// Forwarded is believed too.
 	TrustedProxies []netip.Prefix
 	// MaxSessions limits the client connections of the listener; 0: only what file
-	// descriptors allow to all of them, (RLIMIT_NOFILE - 64 - the API's streams
-	// of events, one in 64 descriptors up to [api.MaxStreams]) / 2.
+	// descriptors allow to all of them, (RLIMIT_NOFILE - 64) / 2. Of those beyond 4,096
+	// one in 64 is kept for watchers of the API's events, until there are
+	// [api.MaxStreams].
 	MaxSessions int
 }
 

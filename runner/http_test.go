@@ -315,6 +315,19 @@ var _ = Describe("Router over HTTP", func() {
 			Expect(r.served("shop", 20)).To(Equal(map[string]int{"app-0": 20}))
 		})
 
+		It("are told when they have changed", func() {
+			r := start(c)
+			r.healthy("shop", 3)
+			Expect(r.SetWeights(timely(), "shop", map[string]*int{"app-0": number(0), "app-1": number(3)}, "upgrade")).To(Succeed())
+			for _, e := range r.Events(timely(), 0) {
+				if e.Kind == bridge.WeightsChanged {
+					Expect(*e.Weights).To(Equal(bridge.Weights{Host: "shop", Set: map[string]int{"app-0": 0, "app-1": 3}, Message: "upgrade"}))
+					return
+				}
+			}
+			Fail("nothing was told")
+		})
+
 		It("outlive a restart, and not their backend", func() {
 			r := start(c)
 			r.healthy("shop", 3)

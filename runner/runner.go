@@ -49,6 +49,8 @@ type Router struct {
 	// ended counts connections by the reason of their end; reasons are few, and each gets
 	// its counter with the first.
 	ended sync.Map // bridge.Reason -> *atomic.Int64
+	// streams is how many GET /events the API may have beyond those of every router.
+	streams int
 	// binds are what the configuration has to listen on, and addresses the machine's.
 	binds     []bind
 	addresses []netip.Addr
@@ -96,12 +98,17 @@ func New(c Config) (*Router, error) {
 	if err != nil {
 		return nil, err
 	}
-	limit, err := sessionLimit(c)
+	files, err := descriptors()
+	if err != nil {
+		return nil, err
+	}
+	limit, err := sessionLimit(files)
 	if err != nil {
 		return nil, err
 	}
 	r := &Router{
 		config:    c,
+		streams:   moreStreams(files),
 		engine:    relay.New(relay.Options{Dial: c.Dial}),
 		resolver:  resolve.New(resolve.Options{Clock: c.Clock, Log: c.Log}),
 		hosts:     make(map[string]*host),
@@ -167,7 +174,7 @@ func (r *Router) build(kept kept, limit int) error {
 		}
 	}
 	o := api.Options{
-		Sources: r.sources(), Commands: r, Stats: c.Stats, Streams: max(streams(), 1),
+		Sources: r.sources(), Commands: r, Stats: c.Stats, Streams: streams + r.streams,
 		Username: c.API.Username, Password: c.API.Password, Log: c.Log, Clock: c.Clock,
 	}
 	if c.Metrics != nil {
@@ -194,7 +201,7 @@ func (r *Router) compose(limit int) error {
 		r.scribes = append(r.scribes, keeper{r})
 	}
 	if c.API.Bind != "" {
-		r.apiServer = &process.HTTP{Bind: c.API.Bind, Handler: r.api.Handler(), MaxConns: apiConns + streams(), Log: c.Log}
+		r.apiServer = &process.HTTP{Bind: c.API.Bind, Handler: r.api.Handler(), MaxConns: apiConns + r.streams, Log: c.Log}
 		add("api", r.apiServer)
 	}
 	if c.Health != "" {
@@ -282,31 +289,30 @@ func (r *Router) newServer(lc Listener, add func(name string, runner process.Run
 }
 
 // reserved is how many descriptors are kept for the API, probes and the rest;
-// apiConns and healthConns are what strangers can take of them.
+// apiConns and healthConns are what strangers can take of them, and streams how many
+// of apiConns may be GET /events, so that there is always one left to steer by.
 const (
 	reserved    = 64
 	apiConns    = 24
 	healthConns = 8
+	streams     = 16
+	// watched is how many files may be open before some are kept for more streams: one in
+	// 64 of those beyond it, until there are api.MaxStreams.
+	watched = 4096
 )
 
+// moreStreams is how many streams there may be beyond those among apiConns.
+func moreStreams(files int) int {
+	return min(max(files-watched, 0)/64, api.MaxStreams-streams)
+}
+
 // sessionLimit is how many sessions the descriptors allow: two each.
-func sessionLimit(Config) (int, error) {
-	files, err := descriptors()
-	if err != nil {
-		return 0, err
-	}
-	limit := (files - reserved - streams()) / 2
+func sessionLimit(files int) (int, error) {
+	limit := (files - reserved - moreStreams(files)) / 2
 	if limit < 1 {
 		return 0, fmt.Errorf("only %d files may be open, and %d are needed before the first session; raise RLIMIT_NOFILE (ulimit -n)", files, reserved+2)
 	}
 	return limit, nil
-}
-
-// streams is how many GET /events the API may have open, beyond its other connections:
-// what one in 64 descriptors is for, up to [api.MaxStreams].
-func streams() int {
-	files, _ := descriptors() // New has reported the error
-	return min(files/64, api.MaxStreams)
 }
 
 // descriptors is how many files may be open.

@@ -497,6 +497,29 @@ var _ = Describe("Router", func() {
 		})
 	})
 
+	Describe("Metrics", func() {
+		It("gets the state that the API shows, and how connections have ended", func() {
+			c := config(startNodes(1))
+			var sources api.Sources
+			c.Metrics = func(s api.Sources) http.Handler {
+				sources = s
+				return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "up 1\n") })
+			}
+			r := start(c)
+			Eventually(r.active).Should(Equal("db-0"))
+			client := spec.DialFront(r.front())
+			Expect(spec.ReadLine(client)).To(Equal("db-0"))
+			Expect(sources.Sessions()).To(Equal(1))
+			client.Close()
+			Eventually(sources.Ended).Should(HaveKeyWithValue("client_closed", BeEquivalentTo(1)))
+			answer := httptest.NewRecorder()
+			request := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+			request.Host = "127.0.0.1"
+			r.Handler().ServeHTTP(answer, request)
+			Expect(answer.Body.String()).To(Equal("up 1\n"))
+		})
+	})
+
 	Describe("access log", func() {
 		It("has one line a connection", func() {
 			var log lockedBuffer
