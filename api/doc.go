@@ -5,6 +5,8 @@
 //	bridge  ── Feed[Traffic] ──┼──▶ Sources ── merged when asked ──▶ GET, PATCH's answer
 //	bridge  ── Counts() ───────┘
 //
+//	bridge, monitor ── Journal ──▶ stream: each change encoded once ──▶ GET /events
+//
 //	GET    guard ─▶ merge ─▶ compose ─▶ write
 //	PATCH  guard ─▶ read and check the whole body ─▶ slot ─▶ If-Match ─▶ Commands ─▶ merge ─▶ slot back ─▶ write
 //
@@ -14,7 +16,8 @@
 // takes the newest value of each feed at the moment it is asked for. The owners
 // put a change in their feed before they answer the command that asked for it, so
 // an answer is never older than the last command that was answered, and a router
-// whose API is not called pays nothing for it. A GET waits for nothing and nobody.
+// whose API is not called pays nothing for it. A GET waits for nothing and nobody;
+// only GET /metrics waits its turn.
 //
 // # Writes
 //
@@ -46,6 +49,48 @@
 // The ETag of a resource covers what an operator can write, and the epoch. Session
 // counts and check times change all the time and are left out.
 //
+// # Events
+//
+// GET /events is a stream of Server-Sent Events (WHATWG HTML, section 9.2): first
+// "snapshot", which is GET /cluster, and then what changes, in the members that
+// GET /cluster has for it. ?host= leaves out the other hosts, not the router's own.
+//
+//	NEW_ACTIVE_BACKEND                 active, epoch, since, reason
+//	BACKEND_HEALTH                     backend, healthy, detail
+//	TRAFFIC_ENABLED, TRAFFIC_DISABLED  trafficEnabled, message, lastUpdated, drainUntil
+//	PINNED, UNPINNED                   pin, message
+//	WEIGHTS_CHANGED                    weights, those that operators have set; message
+//	TABLE_CHANGED                      hosts, how many: ask GET /cluster which
+//	SESSION_COUNT                      currentSessionCount, parked, backends by name
+//
+// All have kind, at and host, which one of the whole router has not. State is changed
+// first and told then, and a snapshot has the number of the newest change before it was
+// made, so a change may be told that the snapshot already has, and none is missed. The
+// end of a drain is no event: drainUntil says when it is. Nor are probes that change no
+// verdict, and what is known of the table.
+//
+// Changes come from the router's journal, and whoever is first to see one encodes it for
+// all. A watcher has no queue: it is a position among the last 1,024 changes, so that no
+// change ever waits for a watcher, and a thousand of them who read nothing cost what their
+// sockets hold. One that is further behind gets a new snapshot in place of what was
+// forgotten. One that does not take what it is sent within [Options.Patience] is dropped.
+//
+// The id of an event is a mark of this run and the change's number. A watcher that comes
+// back with it (Last-Event-ID) gets what happened since, or a snapshot if that is not
+// remembered, or the id is of another run. Counts are no history: they have no id, and
+// are told at most once a second, those that have changed, and all of them to who has
+// just come. A comment every ten seconds keeps the stream open.
+//
+// While nobody watches there is no goroutine, no timer and nothing encoded. While
+// somebody does there is one goroutine, which the last watcher ends and waits for. A
+// stream ends when the server is told to stop ([switchboard/runner/process.Stopping]), or
+// its context ends.
+//
+// # Metrics
+//
+// GET /metrics is whatever [Options.Metrics] answers: api/metrics, in a program that
+// links it. This package links no Prometheus library.
+//
 // # Statistics
 //
 // What was counted over all routers and restarts is not the router's state: it is read from
@@ -73,6 +118,6 @@
 // line of text.
 //
 // All exported functions may be called from any goroutine. The package starts no
-// goroutine, opens no listener, and never holds a lock or the slot while it writes
+// goroutine but that of events, opens no listener, and never holds a lock or the slot while it writes
 // to a client. Timeouts of sockets belong to the server that the handler is given to.
 package api

@@ -1,8 +1,8 @@
 // Package metrics is GET /metrics of a router's API: its state in Prometheus' text
 // format, read when it is asked for.
 //
-//	feeds, atomics ──▶ api.Sources ──▶ collector ──┐
-//	                   Go runtime, this process ───┴▶ registry of its own ──▶ text
+//	Go runtime, this process ──▶ registry of its own ──┐
+//	feeds, atomics ──▶ api.Sources ──▶ collector ──────┴▶ text
 //
 // It is a package of its own, beside api and handed to it as an [net/http.Handler], so
 // that a program that embeds a router links the Prometheus library only if it names
@@ -14,9 +14,13 @@
 //
 // There is one collector, and no counter of the library's. A scrape reads what
 // GET /cluster reads: the newest value of each feed, and atomics. So nothing is counted
-// twice, no series outlives its host, and what nobody scrapes costs nothing. The samples
-// of a host share their labels, and skip the library's copies of them: a scrape is made
-// of hosts times some dozens of them.
+// twice, no series outlives its host, and what nobody scrapes costs nothing.
+//
+// The collector is a [prometheus.Gatherer] beside the registry instead of one of its
+// collectors. The registry compares every sample with its family, hashes it to find it
+// twice, and sorts; names of hosts are unique, and their samples in order, before they come
+// here. Of 10,000 hosts with two backends each, which are 160,000 samples, that takes
+// 115 ms and 142,000 allocations instead of 435 ms and 783,000 (BenchmarkScrape).
 //
 // # How many series there are
 //

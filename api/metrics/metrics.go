@@ -3,7 +3,6 @@ package metrics
 import (
 	"log/slog"
 	"net/http"
-	"runtime"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -44,14 +43,6 @@ func Gatherer(o Options) prometheus.Gatherer {
 		o.Clock = clock.System{}
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(
-		newCollector(o),
-		collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "switchboard_build_info", Help: "What runs: 1, with its version as labels.",
-			ConstLabels: prometheus.Labels{"version": o.Version, "revision": o.Revision, "goversion": runtime.Version()},
-		}, func() float64 { return 1 }),
-	)
-	return registry
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return newCollector(o, registry)
 }
