@@ -146,10 +146,10 @@ func (o Options) check() error {
 		all = append(all, errors.New("CommandTimeout must not be negative"))
 	}
 	if o.Streams < 0 {
-		all = append(all, errors.New("Streams must not be negative"))
+		all = append(all, errors.New("set Streams to 0 or more"))
 	}
 	if o.Patience != 0 && o.Patience < time.Millisecond {
-		all = append(all, errors.New("Patience must be at least 1ms"))
+		all = append(all, errors.New("set Patience to 0, or to 1ms at least"))
 	}
 	if err := errors.Join(all...); err != nil {
 		return fmt.Errorf("making the API: %w", err)

@@ -307,6 +307,8 @@ var _ = Describe("New", func() {
 		Entry("a username alone", func(o *api.Options) { o.Username = "admin" }, "both Username and Password"),
 		Entry("a password alone", func(o *api.Options) { o.Password = "secret" }, "both Username and Password"),
 		Entry("a negative timeout", func(o *api.Options) { o.CommandTimeout = -1 }, "must not be negative"),
+		Entry("a negative number of streams", func(o *api.Options) { o.Streams = -1 }, "set Streams to 0 or more"),
+		Entry("no patience", func(o *api.Options) { o.Patience = time.Microsecond }, "1ms at least"),
 	)
 
 	It("needs neither log nor clock", func() {
