@@ -3,11 +3,15 @@ package main_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"os/exec"
 	"strings"
 	"syscall"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -97,5 +101,52 @@ shutdown: {drain: 1s}
 		}
 		Expect(scrape()).NotTo(ContainSubstring("stranger"))
 		Expect(len(scrape())).To(BeNumerically("<", before+1000))
+	})
+
+	Describe("switchboard events", func() {
+		It("says how the router is", func() {
+			told := command(nil, "events", "--api", r.api)
+			Expect(told.code).To(Equal(0), told.errs)
+			Expect(told.out).To(MatchRegexp(`(?m)^\d\d:\d\d:\d\d  db\.main: db-0 is active \(epoch 1\): first election$`))
+			var cluster map[string]any
+			Expect(json.Unmarshal([]byte(command([]string{"SWITCHBOARD_API=" + r.api}, "events", "-o", "json").out), &cluster)).To(Succeed())
+			Expect(cluster).To(HaveKey("clusters"))
+		})
+
+		It("goes on with what happens, until it is interrupted", func() {
+			follower := exec.Command(binary, "events", "--follow", "--api", r.api)
+			follower.Env = environment()
+			f := spec.StartProcess(follower)
+			told := func() string { return string(f.Stdout.Contents()) }
+			Eventually(told).WithTimeout(within).Should(ContainSubstring("db-0 is active"))
+			patch(r.api+"/hosts/db.main", `{"pin":"db-1","message":"upgrade"}`)
+			Eventually(told).WithTimeout(within).Should(And(
+				ContainSubstring("db.main: db-1 is active (epoch 2): pinned: upgrade\n"), ContainSubstring("db.main: pinned to db-1: \"upgrade\"\n")))
+			conn, _ := connect(r.clients)
+			Eventually(told).WithTimeout(within).Should(ContainSubstring("db.main: 1 session is open, on db-1\n"))
+			conn.Close()
+			Eventually(told).WithTimeout(within).Should(ContainSubstring("db.main: no session is open\n"))
+			f.Signal(os.Interrupt)
+			Expect(f.WaitExit(within)).To(Equal(0))
+		})
+
+		It("waits for a router that has gone", func() {
+			follower := exec.Command(binary, "events", "--follow", "-o", "json", "--host", "db.main", "--api", r.api)
+			follower.Env = environment()
+			f := spec.StartProcess(follower)
+			Eventually(func() string { return string(f.Stdout.Contents()) }).WithTimeout(within).Should(ContainSubstring(`"clusters"`))
+			r.Signal(syscall.SIGTERM)
+			Expect(r.WaitExit(within)).To(Equal(0))
+			Consistently(f.Exited()).WithTimeout(200 * time.Millisecond).ShouldNot(BeClosed())
+			f.Signal(syscall.SIGTERM)
+			Expect(f.WaitExit(within)).To(Equal(0))
+		})
+
+		It("says why it cannot", func() {
+			unknown := command(nil, "events", "--api", r.api, "--host", "nobody")
+			Expect(unknown).To(Equal(outcome{code: 1, errs: "switchboard events: there is no such host (404)\n(the router at " + r.api + ")\n"}))
+			Expect(command(nil, "events", "--api", "http://"+spec.RefusedAddr()).errs).To(ContainSubstring("nothing listens there: is the router up?"))
+			Expect(command(nil, "events", "-o", "yaml").code).To(Equal(2))
+		})
 	})
 })

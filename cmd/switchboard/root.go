@@ -85,6 +85,7 @@ severed, so no client is ever left on the wrong node.`,
   switchboard router --config router.yaml          run it
   switchboard routes list                          the routing table in Redis
   switchboard stats totals host db.main            what was counted
+  switchboard events --follow                      what happens in a router
   switchboard help keys                            everything a configuration can say
   source <(switchboard completion bash)            complete commands with Tab`,
 		Version:       build().String(),
@@ -93,7 +94,7 @@ severed, so no client is ever left on the wrong node.`,
 	}
 	root.SetVersionTemplate("switchboard {{.Version}}\n")
 	root.SetFlagErrorFunc(suggestFlag)
-	root.AddCommand(p.router(), p.routes(), p.stats(), p.dev(), p.compat(), p.version(), p.keys(), p.demoBackend(), p.demoApp())
+	root.AddCommand(p.router(), p.routes(), p.stats(), p.events(), p.dev(), p.compat(), p.version(), p.keys(), p.demoBackend(), p.demoApp())
 	root.SetUsageTemplate(root.UsageTemplate() + exitCodes)
 	return root
 }

@@ -96,16 +96,8 @@ func ask(request *http.Request) ([]byte, error) {
 	client := http.Client{Timeout: acceptTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Do(request)
 	if err != nil {
-		if errors.Is(err, syscall.ECONNREFUSED) {
-			return nil, errors.New("nothing listens there: is the router up? Name its API with --api URL or " + apiVariable)
-		}
-		// The error of the client quotes the URL, which stands beside it.
-		var about *url.Error
-		if errors.As(err, &about) {
-			err = about.Err
-		}
-		var dial *net.OpError
-		if errors.As(err, &dial) && dial.Op == "dial" {
+		err, dialed := unanswered(err)
+		if !dialed {
 			return nil, err
 		}
 		return nil, fmt.Errorf("%w: it is unknown whether the router has done it; its GET /cluster tells", err)
@@ -115,19 +107,40 @@ func ask(request *http.Request) ([]byte, error) {
 	if response.StatusCode/100 == 2 {
 		return text, err
 	}
+	return nil, refusal(response, text)
+}
+
+// unanswered says why there is no answer to a request, and whether the router may have
+// got it.
+func unanswered(err error) (why error, dialed bool) {
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return errors.New("nothing listens there: is the router up? Name its API with --api URL or " + apiVariable), false
+	}
+	// The error of the client quotes the URL, which stands beside it.
+	var about *url.Error
+	if errors.As(err, &about) {
+		err = about.Err
+	}
+	var dial *net.OpError
+	return err, !errors.As(err, &dial) || dial.Op != "dial"
+}
+
+// refusal is an answer that is none of success.
+func refusal(response *http.Response, text []byte) error {
 	var problem struct {
+		Type   string `json:"type"`
 		Detail string `json:"detail"`
 	}
 	_ = json.Unmarshal(text, &problem)
 	switch detail := problem.Detail; {
-	case response.StatusCode == http.StatusNotFound:
-		return nil, errors.New("this router knows no such request: it is of another version (404)")
+	case response.StatusCode == http.StatusNotFound && !strings.HasPrefix(problem.Type, "urn:switchboard:"):
+		return errors.New("this router knows no such request: it is of another version (404)")
 	case response.StatusCode == http.StatusUnauthorized:
-		return nil, fmt.Errorf("it wants a user name and a password: %s_USERNAME and %s_PASSWORD_FILE, or in the URL (401)", apiVariable, apiVariable)
+		return fmt.Errorf("it wants a user name and a password: %s_USERNAME and %s_PASSWORD_FILE, or in the URL (401)", apiVariable, apiVariable)
 	case detail != "":
-		return nil, fmt.Errorf("%s (%d)", detail, response.StatusCode)
+		return fmt.Errorf("%s (%d)", detail, response.StatusCode)
 	default:
-		return nil, errors.New("it answers " + response.Status)
+		return errors.New("it answers " + response.Status)
 	}
 }
 
