@@ -148,7 +148,7 @@ func (a *API) getEvents(w http.ResponseWriter, r *http.Request, _ httprouter.Par
 	}
 	if !s.enter() {
 		return nil, problem(http.StatusServiceUnavailable, "there are as many streams of events as there may be; GET /cluster answers all the same").
-			kind("too-many-streams").with("Retry-After", retryStreams)
+			kind("too-many-streams").with("Retry-After", retryStreams).with("Connection", "close") // as in streamHeader
 	}
 	return raw(func(w http.ResponseWriter, r *http.Request) {
 		defer s.leave()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -287,6 +288,41 @@ var _ = Describe("Reading", func() {
 	It("lets a handler abort a connection", func() {
 		w.commands.sessions = func() []bridge.SessionInfo { panic(http.ErrAbortHandler) }
 		Expect(func() { get(h, "/sessions") }).To(PanicWith(http.ErrAbortHandler))
+	})
+})
+
+var _ = Describe("GET /metrics", func() {
+	var w *world
+	BeforeEach(func() { w = newWorld() })
+
+	It("is what the router's program makes of it", func() {
+		Expect(problemIn(get(w.handler(), "/metrics"))).To(And(HaveField("Status", 404), HaveField("Type", "urn:switchboard:problem:no-metrics")))
+		w.options.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("up 1\n")) })
+		answer := get(w.handler(), "/metrics")
+		Expect(answer.Code).To(Equal(http.StatusOK))
+		Expect(answer.Body.String()).To(Equal("up 1\n"))
+		Expect(request{method: http.MethodGet, path: "/metrics", host: "evil.test"}.to(w.handler()).Code).To(Equal(http.StatusMisdirectedRequest))
+	})
+
+	It("is answered to so many at once, and the others wait for as long as a command may take", func() {
+		begun, finish := make(chan struct{}), make(chan struct{})
+		w.options.CommandTimeout = 50 * time.Millisecond
+		w.options.Metrics = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			begun <- struct{}{}
+			<-finish
+		})
+		h := w.handler()
+		var scrapes sync.WaitGroup
+		for range api.MaxScrapes {
+			scrapes.Go(func() { get(h, "/metrics") })
+			<-begun
+		}
+		Expect(problemIn(get(h, "/metrics"))).To(And(HaveField("Status", 503), HaveField("Type", "urn:switchboard:problem:busy")))
+		close(finish)
+		scrapes.Wait()
+		scrapes.Go(func() { get(h, "/metrics") })
+		Eventually(begun).Should(Receive())
+		scrapes.Wait()
 	})
 })
 

@@ -4,6 +4,7 @@
 //	                                  ├▶ stats         totals, history ◀─ the statistics in Redis ◀─ follow
 //	                                  ├▶ routes        list, show, add, remove, weight, set, drop, dump, import ─▶ the table in Redis
 //	                                  │                accept ─▶ a router's API
+//	                                  ├▶ events        what happens ◀─ a router's API
 //	                                  ├▶ compat        Cloud Foundry's switchboard, see runner/compat
 //	                                  ├▶ dev           a whole cluster to try
 //	                                  │   └▶ demo-backend, three times, and demo-app, six times, as children
