@@ -10,7 +10,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 
 .PHONY: help
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build the static binary ./switchboard
@@ -59,10 +59,24 @@ fuzz: ## Fuzz every fuzz target for FUZZTIME (30s) each
 
 .PHONY: bench
 bench: ## Measure against HAProxy, nginx and Caddy, and with real database servers
-	@$(call need,$(PROXIES) /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream $(SERVERS))
+	@$(call need,gcc:gcc /usr/include/stdlib.h:libc6-dev $(PROXIES) /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream $(SERVERS))
 	go run ./fixtures/bench
 	go test -run '^$$' -bench 'Lookup|Table/packed' ./bridge/route
 	go test -run '^$$' -bench Request ./bridge/accesslog
+
+.PHONY: bench-quick
+bench-quick: ## See in a minute that the benchmarks work, as far as their programs are there
+	go run ./fixtures/bench -quick
+
+# What is compared by make compare, and with what flags: OLD=v1.2 FLAGS="-run echo".
+NEW ?= HEAD
+FLAGS ?=
+
+.PHONY: compare
+compare: ## Compare two commits with benchstat: make compare OLD=main [NEW=HEAD]
+	@[ -n "$(OLD)" ] || { echo "make compare OLD=commit [NEW=commit] [FLAGS='-rounds 10 -run echo']"; exit 1; }
+	@$(call need,git:git haproxy:haproxy)
+	go run ./fixtures/bench compare -old "$(OLD)" -new "$(NEW)" $(FLAGS)
 
 # The proxies that are measured beside ours, and set up in a spec.
 PROXIES := haproxy:haproxy nginx:nginx caddy:caddy
