@@ -188,8 +188,11 @@ var _ = Describe("Router over HTTP", func() {
 		var also atomic.Int64
 		c.Requests = func(*web.Record) { also.Add(1) }
 		r := start(c)
+		r.healthy("*.pets", 1)
 		_, _, err := r.ask("cats.pets", "/one?token=secret")
 		Expect(err).NotTo(HaveOccurred())
+		// A request is recorded when its connection is done with it.
+		Eventually(also.Load).Should(BeNumerically("==", 1))
 		_, _, err = r.ask("nobody", "/two")
 		Expect(err).NotTo(HaveOccurred())
 		r.stop()
