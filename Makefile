@@ -24,6 +24,8 @@ run: ## Run a whole cluster on this machine, with things to try
 test: tools lint ## Run every check and every spec, with the race detector
 	go test -race -count=1 -p 2 -timeout 20m ./...
 	SWITCHBOARD_ENGINE=portable go test -race -count=1 -timeout 20m ./bridge
+	SWITCHBOARD_ENGINE=portable go test -race -count=1 -timeout 20m ./cmd/switchboard -ginkgo.focus='\bT[0-9]+\b' -ginkgo.skip-file=galera_test.go
+	SWITCHBOARD_ENGINE=loops go test -race -count=1 -timeout 20m ./bridge/web -ginkgo.skip-file=soak_test.go
 
 # How many requests go past kills of their backends, and how many bytes each way.
 SOAK_POSTS ?= 1000000

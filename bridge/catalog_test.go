@@ -100,18 +100,44 @@ func (t *tabled) claim(name string) (c *bridge.Claim, backend string, err error)
 // dial opens a session with the host of that name, whose backend echoes.
 func (t *tabled) dial(name string) net.Conn {
 	GinkgoHelper()
+	hello := helloTo(name)
+	client := spec.DialFront(t.addr)
+	_, err := client.Write(hello)
+	Expect(err).NotTo(HaveOccurred())
+	_, err = io.ReadFull(client, make([]byte, len(hello)))
+	Expect(err).NotTo(HaveOccurred())
+	return client
+}
+
+// helloTo is what a client of that name says first.
+func helloTo(name string) []byte {
+	GinkgoHelper()
 	ours, theirs := net.Pipe()
 	go tls.Client(ours, &tls.Config{ServerName: name, InsecureSkipVerify: true}).Handshake()
 	hello := make([]byte, 16<<10)
 	n, err := theirs.Read(hello)
 	Expect(err).NotTo(HaveOccurred())
 	theirs.Close()
-	client := spec.DialFront(t.addr)
-	_, err = client.Write(hello[:n])
-	Expect(err).NotTo(HaveOccurred())
-	_, err = io.ReadFull(client, make([]byte, n))
-	Expect(err).NotTo(HaveOccurred())
-	return client
+	return hello[:n]
+}
+
+// stay is a client that counts itself when it is served, and stays until it is cut or
+// ctx ends.
+func stay(ctx context.Context, addr string, hello []byte, served *atomic.Int64) {
+	client, err := net.Dial("tcp", addr)
+	if err != nil {
+		return
+	}
+	defer client.Close()
+	defer context.AfterFunc(ctx, func() { client.SetDeadline(time.Now()) })()
+	if _, err := client.Write(hello); err != nil {
+		return
+	}
+	if _, err := io.ReadFull(client, make([]byte, len(hello))); err != nil {
+		return
+	}
+	served.Add(1)
+	client.Read(make([]byte, 1))
 }
 
 // echoes tells that a session still is one.
@@ -168,7 +194,7 @@ var _ = Describe("a table", func() {
 		Expect(t.host.Gone()).To(BeFalse())
 	})
 
-	It("severs the sessions of a backend that leaves, and of no other", func() {
+	It("severs the sessions of a backend that leaves, and of no other (T36)", func() {
 		one, two := spec.StartBackend(spec.Echo), spec.StartBackend(spec.Echo)
 		t := startTabled(nil)
 		t.put(routed("shop.test", one), routed("blog.test", one))
@@ -185,6 +211,43 @@ var _ = Describe("a table", func() {
 		echoes(other)
 		echoes(t.dial("shop.test"))
 		Expect(two.Accepted()).To(BeEquivalentTo(1))
+	})
+
+	It("leaves no session of what has left, though clients come all the time (T36)", func() {
+		one, two := spec.StartBackend(spec.Echo), spec.StartBackend(spec.Echo)
+		t := startTabled(nil)
+		both := routed("shop.test", one, two)
+		first, second := routed("shop.test", one), routed("shop.test", two)
+		second.Backends[0].Name = both.Backends[1].Name
+		t.put(both)
+		t.follows()
+		hello := helloTo("shop.test")
+		ctx, cancel := context.WithCancel(timely())
+		defer cancel()
+		var clients sync.WaitGroup
+		var served atomic.Int64
+		for range 16 {
+			clients.Go(func() {
+				for ctx.Err() == nil {
+					stay(ctx, t.addr, hello, &served)
+				}
+			})
+		}
+		for range 20 {
+			before := served.Load()
+			Eventually(served.Load).Should(BeNumerically(">", before))
+			t.put(first)
+			Eventually(two.Open).Should(BeZero())
+			t.put(second)
+			Eventually(one.Open).Should(BeZero())
+			t.drop("shop.test")
+			Eventually(two.Open).Should(BeZero())
+			t.put(both)
+		}
+		cancel()
+		clients.Wait()
+		Eventually(t.open).Should(BeZero())
+		Eventually(func() int { return one.Open() + two.Open() }).Should(BeZero())
 	})
 
 	It("lets requests in flight come to their end when their backend, or their host, leaves", func() {

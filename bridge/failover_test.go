@@ -120,7 +120,7 @@ func stream(addr string, key uint64, done <-chan struct{}) (int64, error) {
 }
 
 var _ = Describe("Failover", func() {
-	It("crosses, loses and repeats no byte of 1,000 sessions through 100 failovers", func() {
+	It("crosses, loses and repeats no byte of 1,000 sessions through 100 failovers (T28)", func() {
 		const sessions, failovers = 1000, 100
 		crossed := make(chan error, 10*sessions)
 		behave := answer(func(err error) { crossed <- err })

@@ -257,7 +257,7 @@ var _ = Describe("Traffic", func() {
 		Expect(spec.Ask(r.addr)).To(Equal("a"))
 	})
 
-	It("bridges nobody while it is off, and severs nobody after it is on, under a stream of clients", func() {
+	It("bridges nobody while it is off, and severs nobody after it is on, under a stream of clients (T34)", func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		done := make(chan struct{})

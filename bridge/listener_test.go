@@ -61,7 +61,7 @@ var _ = Describe("Listener", func() {
 		}
 	}
 
-	DescribeTable("waits, without spinning or flooding the log, while the system is short of something",
+	DescribeTable("waits, without spinning or flooding the log, while the system is short of something (T21)",
 		func(failure syscall.Errno) {
 			logger, lines := spec.Logs()
 			clock := spec.NewClock()
@@ -151,7 +151,7 @@ var _ = Describe("Listener", func() {
 		Expect(spec.Ask(l.Addr().String())).To(Equal("a"))
 	})
 
-	It("serves IPv6 and names its addresses rightly", func() {
+	It("serves IPv6 and names its addresses rightly (T32)", func() {
 		l := startListener(r, func(o *bridge.ListenerOptions) { o.Bind = "[::1]:0" })
 		client := spec.DialFront(l.Addr().String())
 		Expect(spec.ReadLine(client)).To(Equal("a"))
@@ -181,7 +181,7 @@ var _ = Describe("Listener", func() {
 	})
 })
 
-var _ = Describe("PROXY protocol", func() {
+var _ = Describe("PROXY protocol (T30)", func() {
 	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	source := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 4711}
 	destination := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 3306}

@@ -53,7 +53,7 @@ var _ = Describe("Term", func() {
 		Expect(spec.Ask(r.addr)).To(Equal("a"))
 	})
 
-	It("does not let the end of an old term touch a new one of the same backend", func() {
+	It("does not let the end of an old term touch a new one of the same backend (T16)", func() {
 		a, b := spec.StartBackend(spec.Named("a")), spec.StartBackend(spec.Named("b"))
 		r := startRig(rigOptions{})
 		r.activate("a", a.Addr())
@@ -112,7 +112,7 @@ var _ = Describe("Term", func() {
 			}
 		})
 
-		It("never bridges to a backend whose term has ended meanwhile, and dials the new one once", func() {
+		It("never bridges to a backend whose term has ended meanwhile, and dials the new one once (T10)", func() {
 			a, b := spec.StartBackend(spec.Named("a")), spec.StartBackend(spec.Named("b"))
 			r := startRig(rigOptions{dial: dial})
 			r.activate("a", a.Addr())
@@ -129,7 +129,28 @@ var _ = Describe("Term", func() {
 			Expect(r.host.Counts().Backends).To(Equal(map[string]int{"a": 0, "b": 1}))
 		})
 
-		It("bridges to the newest of several, or not at all", func() {
+		It("never dials a backend whose term has ended before it was dialed (T11)", func() {
+			a, b := spec.StartBackend(spec.Named("a")), spec.StartBackend(spec.Named("b"))
+			asked, answers := make(chan string, 2), make(chan string)
+			r := startRig(rigOptions{bridge: func(o *bridge.Options) {
+				o.Resolve = func(_ context.Context, name string) ([]string, error) {
+					asked <- name
+					return []string{<-answers}, nil // longer than its context
+				}
+			}})
+			r.activate("a", "a.test:1")
+			client := spec.DialFront(r.addr)
+			Expect(<-asked).To(Equal("a.test:1"))
+			Expect(r.activate("b", "b.test:1")).To(BeZero())
+			answers <- a.Addr()
+			Expect(<-asked).To(Equal("b.test:1"))
+			answers <- b.Addr()
+			Expect(spec.ReadLine(client)).To(Equal("b"))
+			Expect(a.Accepted()).To(BeZero())
+			Expect(r.host.Counts().Backends).To(Equal(map[string]int{"a": 0, "b": 1}))
+		})
+
+		It("bridges to the newest of several, or not at all (T12)", func() {
 			a, b := spec.StartBackend(spec.Named("a")), spec.StartBackend(spec.Named("b"))
 			r := startRig(rigOptions{dial: dial})
 			r.activate("a", a.Addr())
@@ -232,7 +253,7 @@ var _ = Describe("Term", func() {
 		Expect(served.Load()).To(BeNumerically(">", 100))
 	})
 
-	It("does not grow by a goroutine in 1,000 switches without traffic", func() {
+	It("does not grow by a goroutine in 1,000 switches without traffic (T14)", func() {
 		a := spec.StartBackend(spec.Named("a"))
 		r := startRig(rigOptions{})
 		r.activate("a", a.Addr())
@@ -255,7 +276,7 @@ var _ = Describe("Term", func() {
 		Expect(spec.Ask(r.addr)).To(Equal("a"))
 	})
 
-	It("keeps a panic on the way to a backend to the one connection", func() {
+	It("keeps a panic on the way to a backend to the one connection (T33)", func() {
 		a := spec.StartBackend(spec.Named("a"))
 		logger, lines := spec.Logs()
 		var panicking atomic.Bool
@@ -333,11 +354,16 @@ var _ = Describe("Session", func() {
 			c.SetLinger(0)
 			c.Close()
 		}, bridge.ClientReset),
-		Entry("when the backend closes", spec.Behaviour(spec.CloseAfterAccept), func(c *net.TCPConn) {
+		Entry("when the backend closes (T20)", spec.Behaviour(spec.CloseAfterAccept), func(c *net.TCPConn) {
 			spec.ExpectEOF(c)
 			c.Close()
 		}, bridge.BackendClosed),
-		Entry("when the backend resets", spec.Behaviour(spec.ResetAfterAccept), nil, bridge.BackendReset),
+		// It waits for the client: a reset that is there before the dial is seen to have
+		// come to its end would have failed the dial.
+		Entry("when the backend resets", spec.Behaviour(func(conn *net.TCPConn) {
+			conn.Read(make([]byte, 1))
+			conn.SetLinger(0)
+		}), func(c *net.TCPConn) { c.Write([]byte("x")) }, bridge.BackendReset),
 		Entry("when nobody says anything", spec.Behaviour(spec.Hang), nil, bridge.IdleTimeout),
 		Entry("when one side ends and the other is silent", spec.Behaviour(spec.Hang), func(c *net.TCPConn) { c.CloseWrite() }, bridge.HalfCloseTimeout),
 	)
@@ -416,7 +442,7 @@ var _ = Describe("Session", func() {
 	})
 
 	Context("when the backend cannot be reached", func() {
-		It("closes the client at once after a refusal, and tells the monitor", func() {
+		It("closes the client at once after a refusal, and tells the monitor (T17)", func() {
 			r := startRig(rigOptions{})
 			r.activate("a", spec.RefusedAddr())
 			spec.ExpectReset(spec.DialFront(r.addr))
@@ -434,15 +460,22 @@ var _ = Describe("Session", func() {
 			Expect(r.hinted()).To(BeEmpty())
 		})
 
-		It("gives up a dial that nobody answers after the dial timeout", func() {
-			r := startRig(rigOptions{host: func(o *bridge.HostOptions) { o.DialTimeout = 50 * time.Millisecond }})
+		It("gives up a dial that nobody answers after the dial timeout (T18)", func() {
+			r := startRig(rigOptions{
+				host:     func(o *bridge.HostOptions) { o.DialTimeout = 50 * time.Millisecond },
+				listener: func(o *bridge.ListenerOptions) { o.Sessions = bridge.NewBudget(1) },
+			})
 			r.activate("a", spec.SilentAddr())
 			spec.ExpectReset(spec.DialFront(r.addr))
 			Eventually(r.reasons).Should(ConsistOf(bridge.DialFailed))
 			Expect(r.hinted()).To(ConsistOf(And(HaveField("Refused", false), HaveField("Detail", ContainSubstring("timed out")))))
+			Eventually(func() []bridge.Reason {
+				spec.ExpectReset(spec.DialFront(r.addr))
+				return r.reasons()
+			}).Should(ContainElements(bridge.DialFailed, bridge.DialFailed), "its place is free again")
 		})
 
-		It("bridges to one that accepts and hangs, and severs it", func() {
+		It("bridges to one that accepts and hangs, and severs it (T19)", func() {
 			a := spec.StartBackend(spec.Hang)
 			r := startRig(rigOptions{})
 			r.activate("a", a.Addr())

@@ -474,7 +474,7 @@ shutdown: {drain: 0s}
 			nodes = cluster.Nodes()
 		})
 
-		It("loses and halves nothing when the active node is killed, and the next, and both come back", func() {
+		It("T38: loses and halves nothing when the active node is killed, and the next, and both come back", func() {
 			r := start(200 * time.Millisecond)
 			awaitAll(r)
 			Expect(spec.StartProcess(sysbench(r, "prepare")).WaitExit(within)).To(BeZero())

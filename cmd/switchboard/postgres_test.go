@@ -100,7 +100,7 @@ func committed(bench *spec.Process) int {
 var _ = Describe("router in front of PostgreSQL", func() {
 	BeforeEach(spec.CheckLeaks)
 
-	It("follows the role under pgbench: a crash, a promotion, the old primary back as a standby, a freeze", func() {
+	It("T38: follows the role under pgbench: a crash, a promotion, the old primary back as a standby, a freeze", func() {
 		spec.Need(servers.PostgresProgram("postgres"), "postgresql")
 		spec.Need(servers.PostgresProgram("pgbench"), "postgresql")
 		first := startPostgres(new(servers.Postgres))
