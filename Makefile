@@ -59,6 +59,11 @@ fuzz: ## Fuzz every fuzz target for FUZZTIME (30s) each
 		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir" </dev/null; \
 	done
 
+.PHONY: guard
+guard: tools ## Count again what the data path costs, and write it into fixtures/guard/figures.md
+	go test -count=1 ./fixtures/guard -update
+	@git --no-pager diff --stat -- fixtures/guard/figures.md
+
 .PHONY: bench
 bench: ## Measure against HAProxy, nginx and Caddy, and with real database servers
 	@$(call need,gcc:gcc /usr/include/stdlib.h:libc6-dev $(PROXIES) /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream $(SERVERS))
@@ -91,7 +96,7 @@ SERVERS := redis-server:redis-server mariadbd:mariadb-server mariadb:mariadb-cli
 # What the specs and the race detector need beside Go.
 .PHONY: tools
 tools: ## Install what the specs need (Debian, as root), or say what is missing
-	@$(call need,gcc:gcc /usr/include/stdlib.h:libc6-dev git:git curl:curl chromium:chromium ip:iproute2 redis-benchmark:redis-tools sysbench:sysbench logrotate:logrotate \
+	@$(call need,gcc:gcc /usr/include/stdlib.h:libc6-dev git:git curl:curl chromium:chromium ip:iproute2 redis-benchmark:redis-tools sysbench:sysbench logrotate:logrotate strace:strace valgrind:valgrind \
 		/usr/lib/nginx/modules/ngx_http_lua_module.so:libnginx-mod-http-lua /usr/share/lua/5.1/nginx/redis.lua:lua-nginx-redis \
 		$(PROXIES) $(SERVERS))
 
