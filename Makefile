@@ -10,7 +10,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 
 .PHONY: help
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build the static binary ./switchboard
@@ -41,6 +41,21 @@ soak: tools ## Probe real databases 100,000 times each, send a million requests 
 	SOAK_LINES=$(SOAK_LINES) go test -v -count=1 -timeout 20m ./pacemaker/stats -ginkgo.focus='however often it is killed' -ginkgo.v
 	SOAK_REQUESTS=$(SOAK_REQUESTS) go test -v -count=1 -timeout 20m ./cmd/switchboard -ginkgo.focus='is accounted for' -ginkgo.v
 	SOAK_POSTS=$(SOAK_POSTS) SOAK_BYTES=$(SOAK_BYTES) go test -v -count=1 -timeout 3h ./bridge/web -ginkgo.focus=soak -ginkgo.timeout=3h -ginkgo.v
+
+# How many switches cut the streams, and how many bytes are checked in all, both ways: 64 GiB.
+SOAK_SWITCHES ?= 1000
+SOAK_STREAM_BYTES ?= 68719476736
+
+.PHONY: soak-streams
+soak-streams: ## Check every byte of 64 GiB through 1,000 switches; the other engine with SWITCHBOARD_ENGINE=portable
+	SOAK_SWITCHES=$(SOAK_SWITCHES) SOAK_STREAM_BYTES=$(SOAK_STREAM_BYTES) go test -v -count=1 -timeout 3h ./bridge -ginkgo.focus='soak crosses' -ginkgo.timeout=3h -ginkgo.v
+
+# How long a router works under a mixed load.
+SOAK_TIME ?= 1h
+
+.PHONY: soak-hour
+soak-hour: tools ## Run a router for an hour under a mixed load, switches and PATCHes, and see that nothing grows
+	SOAK_TIME=$(SOAK_TIME) go test -v -count=1 -timeout 48h ./cmd/switchboard -ginkgo.focus='soak has no more' -ginkgo.timeout=48h -ginkgo.v
 
 .PHONY: lint
 lint: ## Check format, vet, staticcheck, the floors and go.mod
