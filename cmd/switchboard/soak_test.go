@@ -173,9 +173,6 @@ func (s *soaking) reroute() error {
 	return err
 }
 
-// later are what this API may not have.
-var later = []string{"/metrics", "/events"}
-
 // readAPI reads something of the API.
 func (s *soaking) readAPI(transport *http.Transport) error {
 	paths := []string{"/cluster", "/sessions", "/backends", "/hosts", "/hosts/web.test", "/traffic", "/v0/cluster", "/healthz", "/metrics"}
@@ -204,7 +201,7 @@ func (s *soaking) readPath(ctx context.Context, transport *http.Transport, path 
 		return err
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK && !(response.StatusCode == http.StatusNotFound && slices.Contains(later, path)) {
+	if response.StatusCode != http.StatusOK {
 		return fmt.Errorf("%w: %s answers %d", errWrong, path, response.StatusCode)
 	}
 	_, err = io.Copy(io.Discard, response.Body)
