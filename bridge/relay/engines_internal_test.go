@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -165,6 +166,46 @@ func testOptions(t *testing.T, e Engine) {
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+// Keepalives of a backend that a loop has dialed come with the first sweep, or at once if
+// there is none.
+func TestStartedKeepsAlive(t *testing.T) {
+	for _, timeout := range []time.Duration{80 * time.Millisecond, -1} {
+		e := NewLoops(Options{UserTimeout: timeout, KeepAlive: net.KeepAliveConfig{Enable: true, Idle: 7 * time.Second}})
+		client, peer := near(t, e)
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		started := make(chan Session, 1)
+		set := e.NewSet()
+		err = set.(Starter).Start(Pair{Client: client}, l.Addr().(*net.TCPAddr).AddrPort(), time.Second, func(s Session, err error) {
+			if err != nil {
+				t.Error(err)
+			}
+			started <- s
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		backend := int((<-started).(*loopSession).backend.fd)
+		idle := 0
+		for until := time.Now().Add(10 * time.Second); idle != 7 && time.Now().Before(until); runtime.Gosched() {
+			if idle, err = unix.GetsockoptInt(backend, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE); err != nil {
+				t.Fatal(err)
+			}
+			if timeout < 0 {
+				break
+			}
+		}
+		if on, err := unix.GetsockoptInt(backend, unix.SOL_SOCKET, unix.SO_KEEPALIVE); err != nil || on == 0 || idle != 7 {
+			t.Errorf("with a timeout of %v: keepalives are %d (%v), after %d s", timeout, on, err, idle)
+		}
+		_ = e.Close()
+		_ = peer.Close()
+		_ = l.Close()
 	}
 }
 

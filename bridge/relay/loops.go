@@ -101,6 +101,7 @@ func (e *Loops) Dial(ctx context.Context, address string) (Conn, error) {
 		c.fd, err = e.socket(to)
 	}
 	if err == nil {
+		e.rest.tune(uintptr(c.fd))
 		err = c.connect(ctx)
 	}
 	if err != nil {
@@ -124,7 +125,6 @@ func (e *Loops) socket(to netip.AddrPort) (fd int32, err error) {
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
-	e.rest.tune(uintptr(s))
 	return int32(s), nil
 }
 

@@ -31,6 +31,7 @@ type loopSession struct {
 	headers       int32
 	slot          uint8 // of the wheel, like sooner and later
 	timed, inFar  bool
+	untuned       bool  // the sweep is to turn on the backend's keepalives
 	ends          uint8 // ways that have ended orderly
 	first         Side
 	over          atomic.Bool // it has ended, or somebody has asked for it
@@ -136,6 +137,13 @@ func (s *loopSession) beginDial() {
 		return
 	}
 	s.backend.fd = fd
+	if s.loop.sweep.every > 0 {
+		// A session that is over soon needs no keepalives, and they take four calls.
+		setOption(uintptr(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+		s.untuned = true
+	} else {
+		e.rest.tune(uintptr(fd))
+	}
 	done, err := goOnConnecting(int(fd), d.to)
 	if done {
 		s.dialed(err)

@@ -7,7 +7,8 @@ import (
 )
 
 // sweep is how far a loop has come in looking for peers that have vanished, see
-// [Portable.sweep]. It goes through the descriptors, a part each turn.
+// [Portable.sweep]. It goes through the descriptors, a part each turn. It is also what
+// turns on the keepalives of those that were dialed.
 type sweep struct {
 	every  int64 // 0: it is off
 	next   int64 // engine time of the next one
@@ -47,11 +48,17 @@ func (l *loop) check() {
 			s.under = false
 			return
 		}
-		m := l.engine.table.at(s.at).session.Load()
+		fd := s.at
 		s.at++
-		if m != nil && m.loop == l && m.dial == nil && !m.over.Load() {
-			m.checkPeer(m.to(s.at - 1))
+		m := l.engine.table.at(fd).session.Load()
+		if m == nil || m.loop != l || m.dial != nil || m.over.Load() {
+			continue
 		}
+		if m.untuned && fd == m.backend.fd {
+			m.untuned = false
+			l.engine.rest.keepAlive(uintptr(fd))
+		}
+		m.checkPeer(m.to(fd))
 	}
 }
 

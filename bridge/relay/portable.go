@@ -256,6 +256,10 @@ func (e *Portable) control(_, _ string, c syscall.RawConn) error { return c.Cont
 // so that a failure is not worth a connection.
 func (e *Portable) tune(fd uintptr) {
 	setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	e.keepAlive(fd)
+}
+
+func (e *Portable) keepAlive(fd uintptr) {
 	if k := e.options.KeepAlive; k.Enable {
 		setOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 		setSeconds(fd, unix.TCP_KEEPIDLE, k.Idle)
