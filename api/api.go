@@ -17,6 +17,7 @@ import (
 
 	"github.com/julienschmidt/httprouter"
 
+	"switchboard/bridge"
 	"switchboard/bridge/clock"
 )
 
@@ -59,6 +60,8 @@ type API struct {
 	commands Commands
 	stats    Stats
 	stream   *stream // nil: there is no journal
+	turns    *Turns
+	buffers  Buffers
 	metrics  http.Handler
 	scrapes  chan struct{} // one in it for each that is being answered
 	timeout  time.Duration
@@ -96,7 +99,8 @@ func New(o Options) (*API, error) {
 		sources:  o.Sources,
 		commands: o.Commands,
 		stats:    o.Stats,
-		stream:   newStream(o),
+		turns:    NewTurns(clock.System{}),
+		buffers:  NewBuffers(MaxScrapes),
 		metrics:  o.Metrics,
 		scrapes:  make(chan struct{}, MaxScrapes),
 		timeout:  o.CommandTimeout,
@@ -104,6 +108,7 @@ func New(o Options) (*API, error) {
 		guard:    newGuard(o),
 		router:   newRouterResource(o.Sources),
 	}
+	a.stream = newStream(o, a.turns, a.buffers)
 	for _, source := range o.Sources.Hosts {
 		a.hosts = append(a.hosts, newHostResource(source, make(chan struct{}, 1)))
 	}
@@ -169,6 +174,10 @@ type answer struct {
 
 // raw writes an answer that is no JSON, or one without an end. It is called in any case.
 type raw func(w http.ResponseWriter, r *http.Request)
+
+// long is an answer that grows with the router: it appends itself to a buffer, in turns.
+// Its error is why ctx ended.
+type long func(ctx context.Context, turn *Turn, to []byte) ([]byte, error)
 
 // row is one row of the route table.
 type row struct {
@@ -320,8 +329,12 @@ func (a *API) serve(to row) httprouter.Handle {
 			slog.Int("status", status),
 			slog.Duration("took", time.Since(begun)),
 		}, note.attrs...)...)
-		if send, own := body.(raw); own {
-			send(w, r)
+		switch body := body.(type) {
+		case raw:
+			body(w, r)
+			return
+		case long:
+			a.writeLong(w, r, body)
 			return
 		}
 		write(w, r, to.v0, status, body)
@@ -356,6 +369,27 @@ func checkQuery(u *url.URL, known []string) error {
 		}
 	}
 	return nil
+}
+
+// writeLong is write for what may be long. Who leaves meanwhile is not answered.
+func (a *API) writeLong(w http.ResponseWriter, r *http.Request, body long) {
+	ctx, turn := r.Context(), a.turns.Begin()
+	text, err := body(ctx, turn, a.buffers.Take())
+	defer func() { a.buffers.Give(text) }()
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	text = append(text, '\n') // as all answers end
+	header := w.Header()
+	header.Set("Cache-Control", "no-store")
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("Content-Type", "application/json")
+	header.Set("Content-Length", strconv.Itoa(len(text)))
+	w.WriteHeader(http.StatusOK)
+	if r.Method != http.MethodHead {
+		// A client that has left needs no answer.
+		_ = turn.Write(ctx, w, text)
+	}
 }
 
 // write sends one status and one body, composed before the first byte is sent.
@@ -402,7 +436,7 @@ func write(w http.ResponseWriter, r *http.Request, v0 bool, status int, body any
 }
 
 func (a *API) getCluster(http.ResponseWriter, *http.Request, httprouter.Params) (any, error) {
-	return a.sources.Cluster(), nil
+	return long(a.sources.appendCluster), nil
 }
 
 func (a *API) getTraffic(w http.ResponseWriter, r *http.Request, _ httprouter.Params) (any, error) {
@@ -410,7 +444,10 @@ func (a *API) getTraffic(w http.ResponseWriter, r *http.Request, _ httprouter.Pa
 }
 
 func (a *API) getHosts(http.ResponseWriter, *http.Request, httprouter.Params) (any, error) {
-	return map[string]any{"hosts": a.sources.Cluster().Clusters}, nil
+	return long(func(ctx context.Context, turn *Turn, to []byte) (_ []byte, err error) {
+		to, err = appendHosts(ctx, turn, append(to, `{"hosts":`...), a.sources.Listed())
+		return append(to, '}'), err
+	}), nil
 }
 
 func (a *API) getHost(w http.ResponseWriter, r *http.Request, p httprouter.Params) (any, error) {
@@ -421,21 +458,50 @@ func (a *API) getHost(w http.ResponseWriter, r *http.Request, p httprouter.Param
 	return a.get(w, r, res)
 }
 
+// getBackends is every backend of every host, flat.
 func (a *API) getBackends(http.ResponseWriter, *http.Request, httprouter.Params) (any, error) {
-	return map[string]any{"backends": a.sources.Cluster().backends()}, nil
+	return long(func(ctx context.Context, turn *Turn, to []byte) ([]byte, error) {
+		to = append(to, `{"backends":[`...)
+		first := len(to)
+		var v viewer
+		for _, source := range a.sources.Listed() {
+			h := v.view(source)
+			for i := range h.Backends {
+				if len(to) > first {
+					to = append(to, ',')
+				}
+				h.Backends[i].Host = h.Host
+				to = appendBackend(to, &h.Backends[i])
+			}
+			if err := turn.Rest(ctx); err != nil {
+				return to, err
+			}
+		}
+		return append(to, "]}"...), nil
+	}), nil
 }
 
 func (a *API) getSessions(_ http.ResponseWriter, r *http.Request, _ httprouter.Params) (any, error) {
 	query := r.URL.Query()
 	wanted := func(name, value string) bool { return !query.Has(name) || query.Get(name) == value }
-	sessions := []Session{}
-	for _, s := range a.commands.Sessions() {
-		if wanted("host", s.Host) && wanted("backend", s.Backend) {
-			sessions = append(sessions, sessionView(s))
+	sessions := slices.DeleteFunc(a.commands.Sessions(), func(s bridge.SessionInfo) bool {
+		return !wanted("host", s.Host) || !wanted("backend", s.Backend)
+	})
+	return long(func(ctx context.Context, turn *Turn, to []byte) ([]byte, error) {
+		slices.SortFunc(sessions, oldestFirst)
+		to = append(to, `{"sessions":[`...)
+		for i, s := range sessions {
+			if i > 0 {
+				to = append(to, ',')
+			}
+			view := sessionView(s)
+			to = appendSession(to, &view)
+			if err := turn.Rest(ctx); err != nil {
+				return to, err
+			}
 		}
-	}
-	slices.SortFunc(sessions, oldestFirst)
-	return map[string]any{"sessions": sessions}, nil
+		return append(to, "]}"...), nil
+	}), nil
 }
 
 // MaxScrapes is how many GET /metrics are answered at once. Those beyond it wait.

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"maps"
 
 	"switchboard/bridge"
 	"switchboard/bridge/feed"
@@ -50,11 +51,31 @@ type HostSource struct {
 	Traffic func() (bridge.Traffic, bool)
 	// Counts reads the bridge's atomics.
 	Counts func() bridge.Counts
+	// CountInto is Counts without a new map for each: it overwrites what it is given. Nil:
+	// Counts is called.
+	CountInto func(*bridge.Counts)
 	// Weights are those that operators have set, by backend name. They go before the
 	// backends' own. Nil: there are none.
 	Weights func() map[string]int
 	// HTTP reads what requests of the host came to; its nil, or nil: there were none.
 	HTTP func() *HTTP
+}
+
+// count reads the host's counts into what is there for them.
+func (s *HostSource) count(into *bridge.Counts) {
+	if s.CountInto != nil {
+		s.CountInto(into)
+		return
+	}
+	// The map is not ours to write into.
+	c, own := s.Counts(), into.Backends
+	if own == nil {
+		own = make(map[string]int, len(c.Backends))
+	}
+	clear(own)
+	maps.Copy(own, c.Backends)
+	c.Backends = own
+	*into = c
 }
 
 // Commands is what the API can ask for. Implementations act, or refuse with one

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,6 +41,14 @@ const (
 	// beatEvery is how often a silent stream has a comment in it, so that whoever stands
 	// between keeps it open, and a watcher that is gone is noticed.
 	beatEvery = 10 * time.Second
+	// crowd is how many watchers are woken in one turn, and sendingAtOnce how many are sent
+	// a snapshot or all counts at once. Who takes none of it for longer than stuck is not
+	// counted: it costs nothing meanwhile.
+	crowd         = 8
+	sendingAtOnce = 4
+	stuck         = 100 * time.Millisecond
+	// together is how many counts are sent at a time.
+	together = 256
 	// retry tells a watcher how many milliseconds to wait before it connects again.
 	retry = "retry: 1000\n\n"
 	// retryStreams is in seconds, for who was refused a stream.
@@ -55,7 +64,7 @@ type part struct {
 // told is what watchers were last told of a host's counts.
 type told struct {
 	counts bridge.Counts
-	text   []byte
+	part   part
 }
 
 // stream is what all watchers share: each change encoded once, at its place. A
@@ -64,31 +73,41 @@ type stream struct {
 	sources  Sources
 	clock    clock.Clock
 	patience time.Duration
+	turns    *Turns
+	buffers  Buffers
 	// mark is of this run and stands before every number, so that no other run's is
 	// taken for ours.
 	mark string
 	// places has one in it for each watcher.
 	places chan struct{}
+	// sending has one in it for each watcher that is being sent much.
+	sending chan struct{}
 	// shooting is held by who makes a snapshot, and owns shot, the last one.
 	shooting chan struct{}
 	shot     snapshot
 
 	mu       sync.Mutex
 	watchers int
-	// stop is closed for follow to end, and ended when it has.
-	stop, ended chan struct{}
-	// more is closed when there is more of anything below.
-	more chan struct{}
+	// stop ends follow and tally, and ended is waited for.
+	stop  context.CancelFunc
+	ended *sync.WaitGroup
+	// more is closed when there is more of anything below: one for each crowd, by the
+	// number of its watchers' places. follow closes them in turn once it is woken: one slot,
+	// for one more round is enough.
+	more  []chan struct{}
+	woken chan struct{}
+	// seats are the places that are free below the greatest in use.
+	seats []int
 	// changes are those numbered from first to seq, at the place of their number modulo
 	// their length; nil while nobody watches.
 	changes    []part
 	first, seq uint64
 	// counts are the last batches of counts that have changed, likewise, of which gen is
-	// the newest. all is what was told of every host, in their order.
+	// the newest. told is what was told of every host, and all the same in their order.
 	counts [batches][]part
 	gen    uint64
-	told   map[string]told
-	all    []part
+	told   map[string]*told
+	all    []*told
 	// joined: somebody has come since the last batch, and is to be told all.
 	joined bool
 	// beats counts comments.
@@ -99,6 +118,7 @@ type stream struct {
 type snapshot struct {
 	seq  uint64
 	at   time.Time
+	took time.Duration
 	text []byte
 }
 
@@ -110,20 +130,25 @@ type view struct {
 
 // position is how far a watcher is.
 type position struct {
+	seat            int
 	seq, gen, beats uint64
-	// fresh: it has not been told counts yet.
+	// fresh: it has not been told counts yet. rest are those that it is to be told of all.
 	fresh bool
+	rest  []*told
+	// parts are those that came last.
+	parts []part
 }
 
-func newStream(o Options) *stream {
+func newStream(o Options, turns *Turns, buffers Buffers) *stream {
 	if o.Sources.Journal == nil {
 		return nil
 	}
 	var mark [8]byte
 	_, _ = rand.Read(mark[:]) // it never fails
 	return &stream{
-		sources: o.Sources, clock: o.Clock, patience: o.Patience, mark: hex.EncodeToString(mark[:]),
-		places: make(chan struct{}, o.Streams), shooting: make(chan struct{}, 1), more: make(chan struct{}), first: 1,
+		sources: o.Sources, clock: o.Clock, patience: o.Patience, turns: turns, buffers: buffers, mark: hex.EncodeToString(mark[:]),
+		places: make(chan struct{}, o.Streams), sending: make(chan struct{}, sendingAtOnce), shooting: make(chan struct{}, 1),
+		woken: make(chan struct{}, 1), first: 1,
 	}
 }
 
@@ -146,13 +171,14 @@ func (a *API) getEvents(w http.ResponseWriter, r *http.Request, _ httprouter.Par
 	if r.Method == http.MethodHead {
 		return raw(func(w http.ResponseWriter, r *http.Request) { streamHeader(w, r) }), nil
 	}
-	if !s.enter() {
+	seat, entered := s.enter()
+	if !entered {
 		return nil, problem(http.StatusServiceUnavailable, "there are as many streams of events as there may be; GET /cluster answers all the same").
 			kind("too-many-streams").with("Retry-After", retryStreams).with("Connection", "close") // as in streamHeader
 	}
 	return raw(func(w http.ResponseWriter, r *http.Request) {
-		defer s.leave()
-		s.serve(w, r, of)
+		defer s.leave(seat)
+		s.serve(w, r, of, seat)
 	}), nil
 }
 
@@ -168,36 +194,50 @@ func (s Sources) only(host HostSource) Sources {
 }
 
 // enter takes a place, if there is one, and wakes what sleeps while nobody watches.
-// Who was let in calls leave.
-func (s *stream) enter() bool {
+// Who was let in calls leave with its seat.
+func (s *stream) enter() (seat int, ok bool) {
 	select {
 	case s.places <- struct{}{}:
 	default:
-		return false
+		return 0, false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.watchers++; s.watchers == 1 {
-		s.changes, s.told = make([]part, remembered), make(map[string]told)
-		s.stop, s.ended = make(chan struct{}), make(chan struct{})
-		go s.follow(s.stop, s.ended)
+		s.changes, s.told = make([]part, remembered), make(map[string]*told)
+		ctx, stop := context.WithCancel(context.Background())
+		ended := new(sync.WaitGroup)
+		s.stop, s.ended = stop, ended
+		ended.Go(func() { s.follow(ctx) })
+		ended.Go(func() { s.tally(ctx) })
 	}
-	return true
+	if n := len(s.seats); n > 0 {
+		seat, s.seats = s.seats[n-1], s.seats[:n-1]
+		return seat, true
+	}
+	seat = s.watchers - 1
+	if seat/crowd == len(s.more) {
+		s.more = append(s.more, make(chan struct{}))
+	}
+	return seat, true
 }
 
-// leave gives the place back. The last one turns out the light: it waits for follow.
-func (s *stream) leave() {
+// leave gives the place back. The last one turns out the light: it waits for follow and
+// tally.
+func (s *stream) leave(seat int) {
 	s.mu.Lock()
 	s.watchers--
+	s.seats = append(s.seats, seat)
 	last, ended := s.watchers == 0, s.ended
 	if last {
-		close(s.stop)
+		s.stop()
+		s.more, s.seats = nil, nil
 		s.changes, s.first, s.seq = nil, 1, 0
 		s.counts, s.told, s.all = [batches][]part{}, nil, nil
 	}
 	s.mu.Unlock()
 	if last {
-		<-ended
+		ended.Wait()
 		s.shooting <- struct{}{}
 		s.shot = snapshot{}
 		<-s.shooting
@@ -205,26 +245,59 @@ func (s *stream) leave() {
 	<-s.places
 }
 
-// follow adds what happens until stop is closed. It runs while somebody watches.
-func (s *stream) follow(stop <-chan struct{}, ended chan<- struct{}) {
-	defer close(ended)
-	timer := s.clock.NewTimer(countEvery)
-	defer timer.Stop()
-	beaten := s.clock.Now()
+// follow adds the changes that happen, and wakes the watchers, until ctx ends. It runs
+// while somebody watches.
+func (s *stream) follow(ctx context.Context) {
+	turn := s.turns.Begin()
 	for {
 		_, changed := s.pull()
 		select {
 		case <-changed:
-		case <-timer.C():
-			s.count()
-			if now := s.clock.Now(); now.Sub(beaten) >= beatEvery {
-				beaten = now
-				s.beat()
+			continue
+		case <-ctx.Done():
+			return
+		case <-s.woken:
+		}
+		for crowd := 0; s.rouse(crowd); crowd++ {
+			if turn.Pause(ctx) != nil {
+				return
 			}
-			timer.Reset(countEvery)
-		case <-stop:
+			s.pull()
+		}
+	}
+}
+
+// rouse wakes a crowd of watchers, and tells whether there is another behind it.
+func (s *stream) rouse(crowd int) (another bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if crowd < len(s.more) {
+		close(s.more[crowd])
+		s.more[crowd] = make(chan struct{})
+	}
+	return crowd+1 < len(s.more)
+}
+
+// tally adds counts and comments when they are due, until ctx ends. It runs while
+// somebody watches.
+func (s *stream) tally(ctx context.Context) {
+	timer := s.clock.NewTimer(countEvery)
+	defer timer.Stop()
+	beaten := s.clock.Now()
+	for {
+		select {
+		case <-timer.C():
+		case <-ctx.Done():
 			return
 		}
+		if s.count(ctx) != nil {
+			return
+		}
+		if now := s.clock.Now(); now.Sub(beaten) >= beatEvery {
+			beaten = now
+			s.beat()
+		}
+		timer.Reset(countEvery)
 	}
 }
 
@@ -251,10 +324,12 @@ func (s *stream) pull() (seq uint64, changed <-chan struct{}) {
 	return s.seq, changed
 }
 
-// wake tells all watchers that there is more. mu is held.
+// wake has follow tell all watchers that there is more.
 func (s *stream) wake() {
-	close(s.more)
-	s.more = make(chan struct{})
+	select {
+	case s.woken <- struct{}{}:
+	default:
+	}
 }
 
 func (s *stream) beat() {
@@ -264,54 +339,72 @@ func (s *stream) beat() {
 	s.wake()
 }
 
-// count adds the counts that have changed since they were last told.
-func (s *stream) count() {
-	counts := []bridge.Counts{{Sessions: s.sources.Sessions(), Backends: map[string]int{}}}
-	for _, source := range s.sources.Listed() {
-		c := source.Counts()
-		c.Host = source.Name
-		counts = append(counts, c)
+// count adds the counts that have changed since they were last told. It reads them in
+// turns; its error is why ctx ended.
+func (s *stream) count(ctx context.Context) error {
+	turn, now := s.turns.Begin(), s.clock.Now()
+	c := bridge.Counts{Backends: make(map[string]int)}
+	var changed []part
+	listed := s.sources.Listed()
+	all := make([]*told, 0, 1+len(listed))
+	tell := func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		last, known := s.told[c.Host]
+		if known && last.counts.Sessions == c.Sessions && last.counts.Parked == c.Parked && maps.Equal(last.counts.Backends, c.Backends) {
+			all = append(all, last)
+			return
+		}
+		if !known {
+			last = new(told)
+			if s.told != nil {
+				s.told[c.Host] = last
+			}
+		}
+		last.counts = c
+		last.counts.Backends = maps.Clone(c.Backends)
+		text := s.encode(string(bridge.SessionCount), 0, wire(bridge.Event{Kind: bridge.SessionCount, At: now, Host: c.Host, Sessions: &last.counts}))
+		last.part = part{c.Host, text}
+		all, changed = append(all, last), append(changed, last.part)
 	}
-	now := s.clock.Now()
+	c.Sessions = s.sources.Sessions()
+	tell()
+	for _, source := range listed {
+		source.count(&c)
+		c.Host = source.Name
+		tell()
+		if err := turn.Rest(ctx); err != nil {
+			return err
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.watchers == 0 {
-		return
-	}
-	var changed []part
-	all := make([]part, 0, len(counts))
-	for _, c := range counts {
-		last, known := s.told[c.Host]
-		if !known || last.counts.Sessions != c.Sessions || last.counts.Parked != c.Parked || !maps.Equal(last.counts.Backends, c.Backends) {
-			last = told{c, s.encode(string(bridge.SessionCount), 0, wire(bridge.Event{Kind: bridge.SessionCount, At: now, Host: c.Host, Sessions: &c}))}
-			s.told[c.Host] = last
-			changed = append(changed, part{c.Host, last.text})
-		}
-		all = append(all, part{c.Host, last.text})
+		return nil
 	}
 	if len(s.told) > len(all) {
-		s.forget(counts)
+		s.forget(all)
 	}
 	s.all = all
 	if changed == nil && !s.joined {
-		return
+		return nil
 	}
 	s.gen++
 	s.counts[s.gen%batches], s.joined = changed, false
 	s.wake()
+	return nil
 }
 
 // forget drops what was told of hosts that are listed no more.
-func (s *stream) forget(counts []bridge.Counts) {
-	listed := make(map[string]bool, len(counts))
-	for _, c := range counts {
-		listed[c.Host] = true
+func (s *stream) forget(all []*told) {
+	clear(s.told)
+	for _, t := range all {
+		s.told[t.part.host] = t
 	}
-	maps.DeleteFunc(s.told, func(host string, _ told) bool { return !listed[host] })
 }
 
 // serve is one watcher's stream, until it leaves or takes nothing, or we stop.
-func (s *stream) serve(w http.ResponseWriter, r *http.Request, of view) {
+func (s *stream) serve(w http.ResponseWriter, r *http.Request, of view, seat int) {
 	streamHeader(w, r)
 	ctx, control := r.Context(), http.NewResponseController(w)
 	// The server's bounds are for requests that come to an end.
@@ -330,28 +423,45 @@ func (s *stream) serve(w http.ResponseWriter, r *http.Request, of view) {
 		return control.Flush() == nil
 	}
 	at, resumed := s.resume(r.Header.Get("Last-Event-ID"))
+	at.seat = seat
 	if !send(part{text: []byte(retry)}) {
 		return
 	}
+	l := lane{stream: s, ctx: ctx}
+	defer l.leave()
 	lost := !resumed
 	for {
 		if lost {
-			shot := s.snapshot(of)
-			if !send(part{text: shot.text}) {
+			if !l.enter() {
 				return
+			}
+			shot, err := s.snapshot(ctx, of)
+			if err != nil {
+				return
+			}
+			for text := range slices.Chunk(shot.text, piece) {
+				if !l.rest() || !send(part{text: text}) {
+					return
+				}
 			}
 			at.seq = shot.seq
 		}
-		parts, more, kept := s.after(&at, of)
+		more, kept := s.after(&at, of)
 		switch lost = !kept; {
 		case lost:
 			continue
-		case len(parts) > 0:
-			if !send(parts...) {
+		case len(at.rest) > 0:
+			if !l.enter() || !l.rest() || !send(at.parts...) {
+				return
+			}
+			continue
+		case len(at.parts) > 0:
+			if !send(at.parts...) {
 				return
 			}
 			continue
 		}
+		l.leave()
 		select {
 		case <-more:
 		case <-process.Stopping(ctx):
@@ -360,6 +470,57 @@ func (s *stream) serve(w http.ResponseWriter, r *http.Request, of view) {
 			return
 		}
 	}
+}
+
+// lane is where a watcher waits to be sent much: only some are at once.
+type lane struct {
+	*stream
+	ctx  context.Context
+	turn *Turn
+	// out gives the place back, once; nil: the watcher has none. late does so when the
+	// watcher takes nothing; nil: it was not sent anything yet.
+	out  func()
+	late *time.Timer
+}
+
+// enter waits for a place, if the watcher has none.
+func (l *lane) enter() bool {
+	if l.out != nil {
+		return true
+	}
+	select {
+	case l.sending <- struct{}{}:
+	case <-process.Stopping(l.ctx):
+		return false
+	case <-l.ctx.Done():
+		return false
+	}
+	l.out = sync.OnceFunc(func() { <-l.sending })
+	l.turn = l.turns.Begin()
+	return true
+}
+
+// rest is called before each piece.
+func (l *lane) rest() bool {
+	if l.turn.Rest(l.ctx) != nil {
+		return false
+	}
+	if l.late == nil {
+		l.late = time.AfterFunc(stuck, l.out)
+	} else {
+		l.late.Reset(stuck)
+	}
+	return true
+}
+
+func (l *lane) leave() {
+	if l.late != nil {
+		l.late.Stop()
+	}
+	if l.out != nil {
+		l.out()
+	}
+	l.out, l.late = nil, nil
 }
 
 func streamHeader(w http.ResponseWriter, r *http.Request) {
@@ -391,29 +552,31 @@ func (s *stream) resume(id string) (at position, ok bool) {
 	return at, true
 }
 
-// after returns what comes after a position, and moves it on; more is closed when
-// there is more. It is not kept if some of that has been forgotten.
-func (s *stream) after(at *position, of view) (parts []part, more <-chan struct{}, kept bool) {
+// after puts what comes next into a position, and moves it on; more is closed when there
+// is more. It is not kept if some of that has been forgotten.
+func (s *stream) after(at *position, of view) (more <-chan struct{}, kept bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if at.seq+1 < s.first {
-		return nil, nil, false
+		return nil, false
 	}
+	at.parts = at.parts[:0]
 	wanted := func(p part) {
 		if of.host == "" || p.host == "" || p.host == of.host {
-			parts = append(parts, p)
+			at.parts = append(at.parts, p)
 		}
 	}
 	for ; at.seq < s.seq; at.seq++ {
 		wanted(s.changes[(at.seq+1)%remembered])
 	}
-	if at.gen != s.gen {
-		if at.fresh || s.gen-at.gen > batches {
-			for _, p := range s.all {
-				wanted(p)
-			}
-			at.gen, at.fresh = s.gen, false
-		}
+	if len(at.rest) == 0 && at.gen != s.gen && (at.fresh || s.gen-at.gen > batches) {
+		at.rest, at.gen, at.fresh = s.all, s.gen, false
+	}
+	for len(at.rest) > 0 && len(at.parts) < together {
+		wanted(at.rest[0].part)
+		at.rest = at.rest[1:]
+	}
+	if len(at.rest) == 0 {
 		for ; at.gen != s.gen; at.gen++ {
 			for _, p := range s.counts[(at.gen+1)%batches] {
 				wanted(p)
@@ -422,47 +585,72 @@ func (s *stream) after(at *position, of view) (parts []part, more <-chan struct{
 	}
 	if at.beats != s.beats {
 		at.beats = s.beats
-		if len(parts) == 0 {
-			parts = []part{{text: []byte(":\n\n")}}
+		if len(at.parts) == 0 {
+			at.parts = append(at.parts, part{text: []byte(":\n\n")})
 		}
 	}
-	return parts, s.more, true
+	return s.more[at.seat/crowd], true
 }
 
 // snapshot is the merged state as it is now, at least as new as the change whose
 // number it has. Those of everything are made one at a time, and whoever comes within
-// countEvery, while nothing has changed, gets the same.
-func (s *stream) snapshot(of view) snapshot {
+// countEvery, while nothing has changed, gets the same; so does who comes within as long
+// as it took to make, for what has changed is told after it. Its error is why ctx ended.
+func (s *stream) snapshot(ctx context.Context, of view) (snapshot, error) {
 	if of.host != "" {
-		return s.shoot(of)
+		return s.shoot(ctx, of)
 	}
-	s.shooting <- struct{}{}
+	select {
+	case s.shooting <- struct{}{}:
+	case <-ctx.Done():
+		return snapshot{}, context.Cause(ctx)
+	}
 	defer func() { <-s.shooting }()
-	if newest, _ := s.pull(); s.shot.text == nil || s.shot.seq != newest || s.clock.Now().Sub(s.shot.at) >= countEvery {
-		s.shot = s.shoot(of)
+	newest, _ := s.pull()
+	age := s.clock.Now().Sub(s.shot.at)
+	if s.shot.text != nil && (age < s.shot.took || age < countEvery && s.shot.seq == newest) {
+		return s.shot, nil
 	}
-	return s.shot
+	shot, err := s.shoot(ctx, of)
+	if err == nil {
+		s.shot = shot
+	}
+	return shot, err
 }
 
-func (s *stream) shoot(of view) snapshot {
+func (s *stream) shoot(ctx context.Context, of view) (snapshot, error) {
 	// The number first: what happens meanwhile is told again, and not missed.
 	seq, _ := s.pull()
-	return snapshot{seq, s.clock.Now(), s.encode("snapshot", seq, of.sources.Cluster())}
+	began := s.clock.Now()
+	text, err := of.sources.appendCluster(ctx, s.turns.Begin(), s.head(s.buffers.Take(), "snapshot", seq))
+	defer func() { s.buffers.Give(text) }()
+	if err != nil {
+		return snapshot{}, err
+	}
+	text = append(text, "\n\n"...)
+	now := s.clock.Now()
+	return snapshot{seq, now, now.Sub(began), bytes.Clone(text)}, nil
 }
 
-// encode is an event as it is on the wire. One that is no history has the number 0, and
-// leaves the watcher the ID that it has; so has a snapshot before the first change.
+// encode is an event as it is on the wire.
 func (s *stream) encode(event string, seq uint64, data any) []byte {
 	var text bytes.Buffer
-	text.WriteString("event: " + event + "\n")
-	if seq > 0 || event == "snapshot" {
-		text.WriteString("id: " + s.mark + "-" + strconv.FormatUint(seq, 10) + "\n")
-	}
-	text.WriteString("data: ")
+	text.Write(s.head(nil, event, seq))
 	// Structs of plain values always encode, and to one line, which Encode ends.
 	_ = json.NewEncoder(&text).Encode(data)
 	text.WriteByte('\n')
 	return bytes.Clone(text.Bytes())
+}
+
+// head appends an event up to its data. One that is no history has the number 0, and
+// leaves the watcher the ID that it has; so has a snapshot before the first change.
+func (s *stream) head(to []byte, event string, seq uint64) []byte {
+	to = append(append(append(to, "event: "...), event...), '\n')
+	if seq > 0 || event == "snapshot" {
+		to = append(append(append(to, "id: "...), s.mark...), '-')
+		to = append(strconv.AppendUint(to, seq, 10), '\n')
+	}
+	return append(to, "data: "...)
 }
 
 // happened is what all events have.

@@ -171,11 +171,17 @@ type Session struct {
 // Cluster merges the newest value of every feed. It waits for nothing.
 func (s Sources) Cluster() Cluster {
 	sources := s.Listed()
-	c := Cluster{Name: s.Name, Clusters: make([]Host, 0, len(sources)), Table: s.table(len(sources) - len(s.Hosts))}
+	c := s.cluster(len(sources) - len(s.Hosts))
+	c.Clusters = make([]Host, 0, len(sources))
 	for _, source := range sources {
 		c.Clusters = append(c.Clusters, source.View())
 	}
-	c.Traffic = s.RouterTraffic()
+	return c
+}
+
+// cluster is [Sources.Cluster] without its hosts, of which so many are the table's.
+func (s Sources) cluster(listed int) Cluster {
+	c := Cluster{Name: s.Name, Clusters: []Host{}, Table: s.table(listed), Traffic: s.RouterTraffic()}
 	c.CurrentSessionCount = c.Traffic.CurrentSessionCount
 	if s.Refusals != nil {
 		c.Refusals = s.Refusals()
@@ -202,21 +208,44 @@ func (s Sources) RouterTraffic() Traffic {
 }
 
 // View merges the newest values of one host's feeds.
-func (s HostSource) View() Host {
+func (s HostSource) View() Host { return *new(viewer).view(s) }
+
+// viewer views one host after the other, and leaves nothing to collect.
+type viewer struct {
+	host   Host
+	active ActiveBackend
+	pin    string
+	times  []time.Time
+	counts bridge.Counts
+}
+
+// view is [HostSource.View], until the next call.
+func (v *viewer) view(s HostSource) *Host {
 	cluster, _ := s.Cluster()
 	flag, _ := s.Traffic()
-	counts := s.Counts()
-	h := Host{
+	s.count(&v.counts)
+	v.times = v.times[:0]
+	v.host = Host{
 		Host:      s.Name,
 		Policy:    string(s.Policy),
 		FromTable: s.FromTable,
 		Epoch:     cluster.Active.Epoch,
-		Since:     timeView(cluster.Active.Since),
+		Since:     v.time(cluster.Active.Since),
 		Reason:    cluster.Active.Reason,
-		Active:    activeView(cluster.Active.Backend),
-		Pin:       pinView(cluster.Pin),
-		Traffic:   trafficView(flag, counts.Sessions),
-		Backends:  make([]Backend, 0, len(cluster.Backends)),
+		Traffic: Traffic{
+			TrafficEnabled: flag.Enabled, Message: flag.Message, LastUpdated: v.time(flag.LastUpdated), DrainUntil: v.time(flag.DrainUntil),
+			CurrentSessionCount: v.counts.Sessions,
+		},
+		Backends: v.host.Backends[:0],
+	}
+	h := &v.host
+	if b := cluster.Active.Backend; b != nil {
+		v.active = ActiveBackend{Name: b.Name, Address: b.Address}
+		h.Active = &v.active
+	}
+	if cluster.Pin != "" {
+		v.pin = cluster.Pin
+		h.Pin = &v.pin
 	}
 	var weights map[string]int
 	if s.Weights != nil {
@@ -225,19 +254,25 @@ func (s HostSource) View() Host {
 	if s.HTTP != nil {
 		h.HTTP = s.HTTP()
 	}
-	for _, b := range cluster.Backends {
-		if weight, set := weights[b.Name]; set {
-			b.Weight = weight
+	h.Backends = slices.Grow(h.Backends, len(cluster.Backends))
+	if h.Backends == nil {
+		h.Backends = []Backend{} // never null
+	}
+	for i := range cluster.Backends {
+		b := &cluster.Backends[i]
+		weight, set := weights[b.Name]
+		if !set {
+			weight = b.Weight
 		}
 		h.Backends = append(h.Backends, Backend{
 			Name:                b.Name,
 			Address:             b.Address,
 			Healthy:             b.Verdict && b.Healthy,
 			Active:              h.Active != nil && h.Active.Name == b.Name,
-			Weight:              b.Weight,
-			CurrentSessionCount: counts.Backends[b.Name],
+			Weight:              weight,
+			CurrentSessionCount: v.counts.Backends[b.Name],
 			Check: Check{
-				At:     timeView(b.CheckedAt),
+				At:     v.time(b.CheckedAt),
 				TookMs: float64(b.Took.Microseconds()) / 1000,
 				Detail: b.Detail,
 			},
@@ -246,16 +281,13 @@ func (s HostSource) View() Host {
 	return h
 }
 
-// backends is every backend of every host, flat.
-func (c Cluster) backends() []Backend {
-	all := []Backend{}
-	for _, host := range c.Clusters {
-		for _, b := range host.Backends {
-			b.Host = host.Host
-			all = append(all, b)
-		}
+// time is [timeView]. What it points to is left alone until the next view.
+func (v *viewer) time(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
 	}
-	return all
+	v.times = append(v.times, t.UTC())
+	return &v.times[len(v.times)-1]
 }
 
 // backend finds a backend by its name.

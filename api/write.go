@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"hash/maphash"
@@ -277,11 +278,6 @@ func matches(header []string, tag string, weak bool) bool {
 	return false
 }
 
-func oldestFirst(a, b Session) int {
-	if a.Since != nil && b.Since != nil {
-		if order := a.Since.Compare(*b.Since); order != 0 {
-			return order
-		}
-	}
-	return strings.Compare(a.ID, b.ID)
+func oldestFirst(a, b bridge.SessionInfo) int {
+	return cmp.Or(a.Since.Compare(b.Since), strings.Compare(a.ID, b.ID))
 }

@@ -210,16 +210,30 @@ func (h *Host) Active() Active { return h.admission.Load().active }
 // Counts reads how many sessions there are now, requests in flight among them.
 // They are what is in the terms' sets.
 func (h *Host) Counts() Counts {
-	c := Counts{Host: h.name, Backends: make(map[string]int, len(h.options.Backends)), Parked: int(h.parked.Load())}
+	c := Counts{Backends: make(map[string]int, len(h.options.Backends))}
+	h.CountInto(&c)
+	return c
+}
+
+// CountInto is [Host.Counts] for who reads those of many hosts: it overwrites c, and
+// uses its map again.
+func (h *Host) CountInto(c *Counts) {
+	if c.Backends == nil {
+		c.Backends = make(map[string]int, len(h.options.Backends))
+	}
+	clear(c.Backends)
+	c.Host, c.Sessions, c.Parked = h.name, 0, int(h.parked.Load())
 	for _, name := range h.options.Backends {
 		c.Backends[name] = 0
 	}
-	for _, t := range h.admission.Load().all() {
-		n := t.sessions()
-		c.Sessions += n
-		c.Backends[t.backend.Name] += n
+	a := h.admission.Load()
+	for _, terms := range [][]*term{a.terms, a.retired} {
+		for _, t := range terms {
+			n := t.sessions()
+			c.Sessions += n
+			c.Backends[t.backend.Name] += n
+		}
 	}
-	return c
 }
 
 // Sessions lists the open sessions.

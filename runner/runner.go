@@ -508,7 +508,7 @@ func (r *Router) sources() api.Sources {
 		Ended: r.endings, Journal: r.journal}
 	for _, h := range r.ordered {
 		s.Hosts = append(s.Hosts, api.HostSource{
-			Name: h.name, Policy: h.policy, Cluster: h.cluster.Get, Traffic: h.bridge.Traffic().Get, Counts: h.bridge.Counts,
+			Name: h.name, Policy: h.policy, Cluster: h.cluster.Get, Traffic: h.bridge.Traffic().Get, Counts: h.bridge.Counts, CountInto: h.bridge.CountInto,
 			Weights: h.weights, HTTP: func() *api.HTTP { return httpView(r.upstream.Counters(h.bridge)) },
 		})
 	}

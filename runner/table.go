@@ -88,6 +88,14 @@ func (r *Router) tableHost(name string) (api.HostSource, bool) {
 			}
 			return bridge.Counts{Host: name}
 		},
+		CountInto: func(c *bridge.Counts) {
+			if used := r.bridge.Used(name); used != nil {
+				used.CountInto(c)
+				return
+			}
+			clear(c.Backends)
+			*c = bridge.Counts{Host: name, Backends: c.Backends}
+		},
 		HTTP: func() *api.HTTP {
 			if used := r.bridge.Used(name); used != nil {
 				return httpView(r.upstream.Counters(used))
