@@ -61,8 +61,9 @@ type HostSource struct {
 	HTTP func() *HTTP
 }
 
-// count reads the host's counts into what is there for them.
-func (s *HostSource) count(into *bridge.Counts) {
+// Count reads the host's counts into what is there for them: it overwrites that, and uses
+// its map again.
+func (s *HostSource) Count(into *bridge.Counts) {
 	if s.CountInto != nil {
 		s.CountInto(into)
 		return

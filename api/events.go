@@ -370,7 +370,7 @@ func (s *stream) count(ctx context.Context) error {
 	c.Sessions = s.sources.Sessions()
 	tell()
 	for _, source := range listed {
-		source.count(&c)
+		source.Count(&c)
 		c.Host = source.Name
 		tell()
 		if err := turn.Rest(ctx); err != nil {

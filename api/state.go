@@ -223,7 +223,7 @@ type viewer struct {
 func (v *viewer) view(s HostSource) *Host {
 	cluster, _ := s.Cluster()
 	flag, _ := s.Traffic()
-	s.count(&v.counts)
+	s.Count(&v.counts)
 	v.times = v.times[:0]
 	v.host = Host{
 		Host:      s.Name,

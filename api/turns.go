@@ -2,7 +2,7 @@ package api
 
 import (
 	"context"
-	"net/http"
+	"io"
 	"sync"
 	"time"
 
@@ -16,7 +16,7 @@ const (
 	// turnPause is the rest: as short as timers are.
 	turnPause = time.Millisecond
 	// piece is how much is written between two looks at the clock.
-	piece = 64 << 10
+	piece = 32 << 10
 )
 
 // Turns has what is much work done in short turns with pauses, so that traffic finds
@@ -84,7 +84,7 @@ func (t *Turn) Pause(ctx context.Context) error {
 }
 
 // Write writes text in pieces.
-func (t *Turn) Write(ctx context.Context, w http.ResponseWriter, text []byte) error {
+func (t *Turn) Write(ctx context.Context, w io.Writer, text []byte) error {
 	for len(text) > 0 {
 		n := min(len(text), piece)
 		if _, err := w.Write(text[:n]); err != nil {

@@ -1,11 +1,10 @@
 package metrics
 
 import (
+	"context"
 	"maps"
-	"math"
 	"runtime"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,18 +15,11 @@ import (
 	"switchboard/bridge/clock"
 )
 
-// family is one metric, at its place among all.
-type family struct {
-	place      int
-	name, help string
-	kind       dto.MetricType
-}
-
 // collector reads the state when it is asked.
 type collector struct {
 	sources api.Sources
 	clock   clock.Clock
-	build   []*dto.LabelPair
+	build   []byte
 	// others are the metrics of the runtime and the process.
 	others   prometheus.Gatherer
 	families []family
@@ -48,10 +40,10 @@ type collector struct {
 func newCollector(o Options, others prometheus.Gatherer) *collector {
 	c := &collector{
 		sources: o.Sources, clock: o.Clock, others: others,
-		build: []*dto.LabelPair{label("goversion", runtime.Version()), label("revision", o.Revision), label("version", o.Version)},
+		build: appendLabel(appendLabel(appendLabel(nil, "goversion", runtime.Version()), "revision", o.Revision), "version", o.Version),
 	}
 	add := func(kind dto.MetricType, name, help string) family {
-		f := family{len(c.families), "switchboard_" + name, help, kind}
+		f := newFamily(len(c.families), kind, "switchboard_"+name, help)
 		c.families = append(c.families, f)
 		return f
 	}
@@ -102,26 +94,14 @@ func newCollector(o Options, others prometheus.Gatherer) *collector {
 	return c
 }
 
-// Gather reads the state, and has the others' metrics with it.
-func (c *collector) Gather() ([]*dto.MetricFamily, error) {
-	all, err := c.others.Gather()
-	to := &page{metrics: make([][]*dto.Metric, len(c.families))}
-	c.collect(to)
-	for _, f := range c.families {
-		if metrics := to.metrics[f.place]; len(metrics) > 0 {
-			all = append(all, &dto.MetricFamily{Name: &f.name, Help: &f.help, Type: &f.kind, Metric: metrics})
-		}
-	}
-	return all, err
-}
-
-func (c *collector) collect(to *page) {
+// collect reads the state into a page, host by host in turns. Its error is why ctx ended.
+func (c *collector) collect(ctx context.Context, turn *api.Turn, to *page) error {
 	s := c.sources
-	to.add(c.info, 1, c.build...)
+	to.add(c.info, 1, c.build)
 	flag, _ := s.Traffic.Get()
-	to.add(c.traffic, truth(flag.Enabled))
-	to.add(c.ready, truth(s.Ready() == nil))
-	to.add(c.sessions, float64(s.Sessions()))
+	to.add(c.traffic, truth(flag.Enabled), nil)
+	to.add(c.ready, truth(s.Ready() == nil), nil)
+	to.add(c.sessions, float64(s.Sessions()), nil)
 	if s.Ended != nil {
 		to.each(c.ended, "reason", s.Ended())
 	}
@@ -130,20 +110,26 @@ func (c *collector) collect(to *page) {
 	}
 	if s.AccessLog != nil {
 		log := s.AccessLog()
-		to.add(c.logLines, float64(log.Written))
-		to.add(c.logFailing, truth(log.Error != ""))
+		to.add(c.logLines, float64(log.Written), nil)
+		to.add(c.logFailing, truth(log.Error != ""), nil)
 		to.each(c.logDropped, "cause", log.Dropped)
 	}
 	listed := s.Listed()
-	to.add(c.hosts, float64(len(listed)))
+	to.add(c.hosts, float64(len(listed)), nil)
 	leftOut := 0
 	if s.Table != nil {
 		leftOut = c.table(to, len(listed)-len(s.Hosts))
 	}
-	to.add(c.leftOut, float64(leftOut))
+	to.add(c.leftOut, float64(leftOut), nil)
+	var counts bridge.Counts
 	for _, host := range listed {
-		c.host(to, host)
+		host.Count(&counts)
+		c.host(to, host, counts)
+		if err := turn.Rest(ctx); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
 // table tells of the table, and returns how many of its hosts are not listed.
@@ -153,152 +139,96 @@ func (c *collector) table(to *page, listed int) (leftOut int) {
 	if t.Stale && t.Since != nil {
 		staleFor = max(c.clock.Now().Sub(*t.Since).Seconds(), 0)
 	}
-	to.add(c.tableSerial, float64(t.Serial))
-	to.add(c.tableHosts, float64(t.Hosts))
-	to.add(c.tableLoaded, truth(t.Loaded))
-	to.add(c.tableStale, truth(t.Stale))
-	to.add(c.tableStaleFor, staleFor)
-	to.add(c.tableAlarm, truth(t.Alarm != ""))
+	to.add(c.tableSerial, float64(t.Serial), nil)
+	to.add(c.tableHosts, float64(t.Hosts), nil)
+	to.add(c.tableLoaded, truth(t.Loaded), nil)
+	to.add(c.tableStale, truth(t.Stale), nil)
+	to.add(c.tableStaleFor, staleFor, nil)
+	to.add(c.tableAlarm, truth(t.Alarm != ""), nil)
 	to.each(c.tableRejected, "kind", map[string]int64{
 		"host": int64(t.Rejected.Hosts), "member": int64(t.Rejected.Members), "option": int64(t.Rejected.Options),
 	})
-	to.add(c.tableChanges, float64(t.Changes))
-	to.add(c.tableCompares, float64(t.Compares))
-	to.add(c.tableErr, float64(t.Failures))
+	to.add(c.tableChanges, float64(t.Changes), nil)
+	to.add(c.tableCompares, float64(t.Compares), nil)
+	to.add(c.tableErr, float64(t.Failures), nil)
 	return max(t.Hosts-listed, 0)
 }
 
-func (c *collector) host(to *page, source api.HostSource) {
+func (c *collector) host(to *page, source api.HostSource, counts bridge.Counts) {
 	cluster, _ := source.Cluster()
 	flag, _ := source.Traffic()
-	counts := source.Counts()
-	host := label("host", source.Name)
+	to.host = appendLabel(to.host[:0], "host", source.Name)
 	healthy := 0
-	for _, b := range cluster.Backends {
-		if b.Verdict && b.Healthy {
+	for i := range cluster.Backends {
+		if b := &cluster.Backends[i]; b.Verdict && b.Healthy {
 			healthy++
 		}
 	}
-	of := []*dto.LabelPair{host}
-	to.add(c.hostTraffic, truth(flag.Enabled), of...)
-	to.add(c.hostSessions, float64(counts.Sessions), of...)
-	to.add(c.hostParked, float64(counts.Parked), of...)
-	to.add(c.hostEpoch, float64(cluster.Active.Epoch), of...)
-	to.add(c.hostBackends, float64(len(cluster.Backends)), of...)
-	to.add(c.hostHealthy, float64(healthy), of...)
-	c.backends(to, source, cluster, counts, host)
+	to.add(c.hostTraffic, truth(flag.Enabled), to.host)
+	to.add(c.hostSessions, float64(counts.Sessions), to.host)
+	to.add(c.hostParked, float64(counts.Parked), to.host)
+	to.add(c.hostEpoch, float64(cluster.Active.Epoch), to.host)
+	to.add(c.hostBackends, float64(len(cluster.Backends)), to.host)
+	to.add(c.hostHealthy, float64(healthy), to.host)
+	c.backends(to, source, cluster, counts)
 	if source.HTTP == nil {
 		return
 	}
 	if h := source.HTTP(); h != nil {
-		c.http(to, h, host)
+		c.http(to, h)
 	}
 }
 
-func (c *collector) backends(to *page, source api.HostSource, cluster bridge.Cluster, counts bridge.Counts, host *dto.LabelPair) {
+func (c *collector) backends(to *page, source api.HostSource, cluster bridge.Cluster, counts bridge.Counts) {
 	var weights map[string]int
 	if source.Weights != nil {
 		weights = source.Weights()
 	}
 	active := cluster.Active.Backend
-	for _, b := range cluster.Backends {
+	for i := range cluster.Backends {
+		b := &cluster.Backends[i]
 		weight, set := weights[b.Name]
 		if !set {
 			weight = b.Weight
 		}
-		of := []*dto.LabelPair{label("backend", b.Name), host}
-		to.add(c.up, truth(b.Verdict && b.Healthy), of...)
-		to.add(c.active, truth(active != nil && active.Name == b.Name), of...)
-		to.add(c.backendSessions, float64(counts.Backends[b.Name]), of...)
-		to.add(c.weight, float64(weight), of...)
+		to.backend = append(append(appendLabel(to.backend[:0], "backend", b.Name), ','), to.host...)
+		to.add(c.up, truth(b.Verdict && b.Healthy), to.backend)
+		to.add(c.active, truth(active != nil && active.Name == b.Name), to.backend)
+		to.add(c.backendSessions, float64(counts.Backends[b.Name]), to.backend)
+		to.add(c.weight, float64(weight), to.backend)
 		if !b.CheckedAt.IsZero() {
-			to.add(c.check, b.Took.Seconds(), of...)
+			to.add(c.check, b.Took.Seconds(), to.backend)
 		}
 	}
 }
 
-func (c *collector) http(to *page, h *api.HTTP, host *dto.LabelPair) {
-	to.add(c.requests, float64(h.Requests), host)
-	to.add(c.received, float64(h.BytesFromClients), host)
-	to.add(c.sent, float64(h.BytesToClients), host)
-	to.add(c.retries, float64(h.Retries), host)
+func (c *collector) http(to *page, h *api.HTTP) {
+	to.add(c.requests, float64(h.Requests), to.host)
+	to.add(c.received, float64(h.BytesFromClients), to.host)
+	to.add(c.sent, float64(h.BytesToClients), to.host)
+	to.add(c.retries, float64(h.Retries), to.host)
+	var labels [256]byte
 	for _, class := range slices.Sorted(maps.Keys(h.Classes)) {
-		to.add(c.responses, float64(h.Classes[class]), label("class", class), host)
+		of := append(append(appendLabel(labels[:0], "class", class), ','), to.host...)
+		to.add(c.responses, float64(h.Classes[class]), of)
 	}
 	for _, reason := range slices.Sorted(maps.Keys(h.Refusals)) {
-		to.add(c.refused, float64(h.Refusals[reason]), host, label("reason", reason))
+		of := appendLabel(append(labels[:0], to.host...), "reason", reason)
+		to.add(c.refused, float64(h.Refusals[reason]), of)
 	}
-	sum, histogram := h.Latency.SumMs/1000, &dto.Histogram{}
-	histogram.SampleSum = &sum
+	text, name, n := to.texts[c.duration.place], c.duration.name, 0.0
 	for _, b := range h.Latency.Buckets {
-		n, bound := uint64(b.Count), math.Inf(1)
+		n = float64(b.Count)
+		of := append(append(labels[:0], to.host...), `,le="`...)
 		if b.LeMs != nil {
-			bound = time.Duration(*b.LeMs * float64(time.Millisecond)).Seconds()
+			of = appendValue(of, time.Duration(*b.LeMs*float64(time.Millisecond)).Seconds())
+		} else {
+			of = append(of, "+Inf"...)
 		}
-		histogram.SampleCount = &n
-		histogram.Bucket = append(histogram.Bucket, &dto.Bucket{CumulativeCount: &n, UpperBound: &bound})
+		text = appendSample(text, name, "_bucket", append(of, '"'), n)
 	}
-	to.metrics[c.duration.place] = append(to.metrics[c.duration.place], &dto.Metric{Label: []*dto.LabelPair{host}, Histogram: histogram})
-}
-
-// page is what a scrape has collected, by the places of the families.
-type page struct {
-	metrics  [][]*dto.Metric
-	gauges   []gaugeSample
-	counters []counterSample
-}
-
-// gaugeSample and counterSample are one each, with all that the library wants pointers to.
-type gaugeSample struct {
-	metric dto.Metric
-	gauge  dto.Gauge
-	value  float64
-}
-
-type counterSample struct {
-	metric  dto.Metric
-	counter dto.Counter
-	value   float64
-}
-
-// chunk is how many samples are allocated at once.
-const chunk = 256
-
-// add adds a sample. The labels are in the order of their names; they may be shared.
-func (p *page) add(f family, value float64, labels ...*dto.LabelPair) {
-	var metric *dto.Metric
-	if f.kind == dto.MetricType_COUNTER {
-		if len(p.counters) == 0 {
-			p.counters = make([]counterSample, chunk)
-		}
-		s := &p.counters[0]
-		p.counters = p.counters[1:]
-		s.value, s.counter.Value, s.metric.Counter = value, &s.value, &s.counter
-		metric = &s.metric
-	} else {
-		if len(p.gauges) == 0 {
-			p.gauges = make([]gaugeSample, chunk)
-		}
-		s := &p.gauges[0]
-		p.gauges = p.gauges[1:]
-		s.value, s.gauge.Value, s.metric.Gauge = value, &s.value, &s.gauge
-		metric = &s.metric
-	}
-	metric.Label = labels
-	p.metrics[f.place] = append(p.metrics[f.place], metric)
-}
-
-// each adds a sample for every entry, with its name as the label.
-func (p *page) each(f family, name string, values map[string]int64) {
-	for _, value := range slices.Sorted(maps.Keys(values)) {
-		p.add(f, float64(values[value]), label(name, value))
-	}
-}
-
-// label is one of a value that may be anything; the format has UTF-8 only.
-func label(name, value string) *dto.LabelPair {
-	value = strings.ToValidUTF8(value, "\uFFFD")
-	return &dto.LabelPair{Name: &name, Value: &value}
+	text = appendSample(text, name, "_sum", to.host, h.Latency.SumMs/1000)
+	to.texts[c.duration.place] = appendSample(text, name, "_count", to.host, n)
 }
 
 func truth(is bool) float64 {
