@@ -120,9 +120,8 @@ type Listener struct {
 	// Forwarded is believed too.
 	TrustedProxies []netip.Prefix
 	// MaxSessions limits the client connections of the listener; 0: only what file
-	// descriptors allow to all of them, (RLIMIT_NOFILE - 64) / 2. Of those beyond 4,096
-	// one in 64 is kept for watchers of the API's events, until there are
-	// [api.MaxStreams].
+	// descriptors allow to all of them, (RLIMIT_NOFILE - 64) / 2, less what
+	// [API].Streams takes of it.
 	MaxSessions int
 }
 
@@ -242,4 +241,8 @@ type API struct {
 	// Username and Password are asked for if set. Without them only a loopback
 	// address can be bound.
 	Username, Password string
+	// Streams is how many GET /events there may be at once. Those beyond 16 have descriptors
+	// of their own, which sessions have not. 0: 16, and one for each 64 descriptors beyond
+	// 4,096, until there are [api.MaxStreams].
+	Streams int
 }

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -102,13 +103,14 @@ func New(c Config) (*Router, error) {
 	if err != nil {
 		return nil, err
 	}
-	limit, err := sessionLimit(files)
+	more := c.API.moreStreams(files)
+	limit, err := sessionLimit(files, more)
 	if err != nil {
 		return nil, err
 	}
 	r := &Router{
 		config:    c,
-		streams:   moreStreams(files),
+		streams:   more,
 		engine:    relay.New(relay.Options{Dial: c.Dial}),
 		resolver:  resolve.New(resolve.Options{Clock: c.Clock, Log: c.Log}),
 		hosts:     make(map[string]*host),
@@ -174,7 +176,7 @@ func (r *Router) build(kept kept, limit int) error {
 		}
 	}
 	o := api.Options{
-		Sources: r.sources(), Commands: r, Stats: c.Stats, Streams: streams + r.streams,
+		Sources: r.sources(), Commands: r, Stats: c.Stats, Streams: cmp.Or(c.API.Streams, streams+r.streams),
 		Username: c.API.Username, Password: c.API.Password, Log: c.Log, Clock: c.Clock,
 	}
 	if c.Metrics != nil {
@@ -296,21 +298,26 @@ const (
 	apiConns    = 24
 	healthConns = 8
 	streams     = 16
-	// watched is how many files may be open before some are kept for more streams: one in
-	// 64 of those beyond it, until there are api.MaxStreams.
+	// watched is how many files may be open before some are kept for more streams where
+	// nobody says how many there are to be: one in 64 of those beyond it, until there are
+	// api.MaxStreams.
 	watched = 4096
 )
 
 // moreStreams is how many streams there may be beyond those among apiConns.
-func moreStreams(files int) int {
+func (a API) moreStreams(files int) int {
+	if a.Streams > 0 {
+		return max(a.Streams-streams, 0)
+	}
 	return min(max(files-watched, 0)/64, api.MaxStreams-streams)
 }
 
-// sessionLimit is how many sessions the descriptors allow: two each.
-func sessionLimit(files int) (int, error) {
-	limit := (files - reserved - moreStreams(files)) / 2
+// sessionLimit is how many sessions the descriptors allow beside so many more streams: two
+// each.
+func sessionLimit(files, more int) (int, error) {
+	limit := (files - reserved - more) / 2
 	if limit < 1 {
-		return 0, fmt.Errorf("only %d files may be open, and %d are needed before the first session; raise RLIMIT_NOFILE (ulimit -n)", files, reserved+2)
+		return 0, fmt.Errorf("only %d files may be open, and %d are needed before the first session; raise RLIMIT_NOFILE (ulimit -n)", files, reserved+more+2)
 	}
 	return limit, nil
 }

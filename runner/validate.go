@@ -450,6 +450,7 @@ func (v *validation) backend(key string, b Backend, taken map[string]string) {
 }
 
 func (v *validation) api(a API) {
+	v.count("api.streams", a.Streams, 0)
 	reachable := false
 	if a.Bind != "" {
 		at, ok := v.bind("api.bind", a.Bind)

@@ -446,6 +446,7 @@ var _ = DescribeTable("a wrong line in the example", func(old, replacement strin
 	Entry("a user name with a colon", "username: \"\"\n", "username: \"u:v\"\n", `f.yaml:40:13: api.username: a user name cannot hold a colon (RFC 7617)`),
 	Entry("an API for all with a user name that cannot be read", "bind: 127.0.0.1:9090\n  username: \"\"", "bind: 0.0.0.0:9090\n  username: [u]",
 		`f.yaml:40:13: api.username: a list is not allowed here: write text`),
+	Entry("a negative number of streams", "bind: 127.0.0.1:9090", "bind: 127.0.0.1:9090\n  streams: -1", `f.yaml:40:12: api.streams: -1 is too small: use 0 or more`),
 	Entry("an API without a bind", "bind: 127.0.0.1:9090", `bind: ""`, `f.yaml:39:9: api.bind: the value must not be empty`),
 	Entry("two passwords", `password: ""`, "password: hunter2\n  password_file: /run/secret",
 		`f.yaml:42:18: api.password_file: api.password is set too: remove one of them`),
@@ -873,7 +874,7 @@ stats: {redis: {url: "redis://127.0.0.1:3"}, log: access.log}
 			}
 			paths[k.Path], variables[k.Env] = true, true
 		}
-		Expect(paths).To(HaveLen(74))
+		Expect(paths).To(HaveLen(75))
 		Expect(flags).To(HaveKey("api-password-file"))
 		Expect(flags).NotTo(HaveKey("api-password"))
 		Expect(variables).To(HaveKey("SWITCHBOARD_HOSTS_N_BACKENDS_N_CHECK_PORT"))

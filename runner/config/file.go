@@ -164,6 +164,7 @@ type API struct {
 	// Password is what PasswordFile holds, if that is set.
 	Password     Secret `key:"password" doc:"password to ask for"`
 	PasswordFile string `key:"password_file" doc:"file that holds the password; relative to the working directory"`
+	Streams      int    `key:"streams" min:"0" default:"0" doc:"the most GET /events at once; 0: 16, and one for each 64 file descriptors beyond 4096, up to 1024"`
 }
 
 // Health is the extra listener for health checks.

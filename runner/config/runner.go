@@ -18,7 +18,7 @@ func (f *File) Runner() runner.Config {
 		WildcardDepth: f.WildcardDepth,
 
 		State:  f.State,
-		API:    runner.API{Bind: f.API.Bind, Username: f.API.Username, Password: string(f.API.Password)},
+		API:    runner.API{Bind: f.API.Bind, Username: f.API.Username, Password: string(f.API.Password), Streams: f.API.Streams},
 		Health: f.Health.Bind,
 		Delay:  f.Shutdown.Delay,
 		Drain:  f.Shutdown.Drain,
