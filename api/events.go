@@ -41,14 +41,15 @@ const (
 	// beatEvery is how often a silent stream has a comment in it, so that whoever stands
 	// between keeps it open, and a watcher that is gone is noticed.
 	beatEvery = 10 * time.Second
-	// crowd is how many watchers are woken in one turn, and sendingAtOnce how many are sent
-	// a snapshot or all counts at once. Who takes none of it for longer than stuck is not
+	// crowd is how many watchers are woken in one turn. Once all are, there is a rest of as
+	// long as that took, times rests: who is told something else all the time is told less
+	// often. sendingAtOnce is  how many are sent a snapshot or all counts at
+	// once. Who takes none of it for longer than stuck is not
 	// counted: it costs nothing meanwhile.
 	crowd         = 8
+	rests         = 4
 	sendingAtOnce = 4
 	stuck         = 100 * time.Millisecond
-	// together is how many counts are sent at a time.
-	together = 256
 	// retry tells a watcher how many milliseconds to wait before it connects again.
 	retry = "retry: 1000\n\n"
 	// retryStreams is in seconds, for who was refused a stream.
@@ -103,11 +104,12 @@ type stream struct {
 	changes    []part
 	first, seq uint64
 	// counts are the last batches of counts that have changed, likewise, of which gen is
-	// the newest. told is what was told of every host, and all the same in their order.
-	counts [batches][]part
-	gen    uint64
-	told   map[string]*told
-	all    []*told
+	// the newest. told is what was told of every host, and all what was told when the batch
+	// allGen was made.
+	counts      [batches][]part
+	gen, allGen uint64
+	told        map[string]*told
+	all         []byte
 	// joined: somebody has come since the last batch, and is to be told all.
 	joined bool
 	// beats counts comments.
@@ -132,11 +134,11 @@ type view struct {
 type position struct {
 	seat            int
 	seq, gen, beats uint64
-	// fresh: it has not been told counts yet. rest are those that it is to be told of all.
+	// fresh: it has not been told all counts yet, or not for too long.
 	fresh bool
-	rest  []*told
-	// parts are those that came last.
+	// parts are those that came last, and all the counts that come before them.
 	parts []part
+	all   []byte
 }
 
 func newStream(o Options, turns *Turns, buffers Buffers) *stream {
@@ -233,7 +235,7 @@ func (s *stream) leave(seat int) {
 		s.stop()
 		s.more, s.seats = nil, nil
 		s.changes, s.first, s.seq = nil, 1, 0
-		s.counts, s.told, s.all = [batches][]part{}, nil, nil
+		s.counts, s.told, s.all, s.allGen = [batches][]part{}, nil, nil, 0
 	}
 	s.mu.Unlock()
 	if last {
@@ -248,21 +250,27 @@ func (s *stream) leave(seat int) {
 // follow adds the changes that happen, and wakes the watchers, until ctx ends. It runs
 // while somebody watches.
 func (s *stream) follow(ctx context.Context) {
-	turn := s.turns.Begin()
+	turn, rest := s.turns.Begin(), time.NewTimer(0)
+	defer rest.Stop()
+	woken := s.woken
 	for {
 		_, changed := s.pull()
 		select {
 		case <-changed:
-			continue
 		case <-ctx.Done():
 			return
-		case <-s.woken:
-		}
-		for crowd := 0; s.rouse(crowd); crowd++ {
-			if turn.Pause(ctx) != nil {
-				return
+		case <-rest.C:
+			woken = s.woken
+		case <-woken:
+			began := time.Now()
+			for crowd := 0; s.rouse(crowd); crowd++ {
+				if turn.Pause(ctx) != nil {
+					return
+				}
+				s.pull()
 			}
-			s.pull()
+			rest.Reset(rests * time.Since(began))
+			woken = nil
 		}
 	}
 }
@@ -343,32 +351,35 @@ func (s *stream) beat() {
 // turns; its error is why ctx ended.
 func (s *stream) count(ctx context.Context) error {
 	turn, now := s.turns.Begin(), s.clock.Now()
-	c := bridge.Counts{Backends: make(map[string]int)}
-	var changed []part
-	listed := s.sources.Listed()
-	all := make([]*told, 0, 1+len(listed))
+	c := bridge.Counts{Sessions: s.sources.Sessions(), Backends: make(map[string]int)}
+	var (
+		changed []part
+		all     []byte
+	)
+	s.mu.Lock()
+	joined := s.joined
+	s.joined = false
+	s.mu.Unlock()
 	tell := func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		last, known := s.told[c.Host]
-		if known && last.counts.Sessions == c.Sessions && last.counts.Parked == c.Parked && maps.Equal(last.counts.Backends, c.Backends) {
-			all = append(all, last)
-			return
-		}
-		if !known {
-			last = new(told)
+		last := s.told[c.Host]
+		if last == nil || last.counts.Sessions != c.Sessions || last.counts.Parked != c.Parked || !maps.Equal(last.counts.Backends, c.Backends) {
+			last = &told{counts: c}
+			last.counts.Backends = maps.Clone(c.Backends)
+			text := s.encode(string(bridge.SessionCount), 0, wire(bridge.Event{Kind: bridge.SessionCount, At: now, Host: c.Host, Sessions: &last.counts}))
+			last.part = part{c.Host, text}
+			changed = append(changed, last.part)
 			if s.told != nil {
 				s.told[c.Host] = last
 			}
 		}
-		last.counts = c
-		last.counts.Backends = maps.Clone(c.Backends)
-		text := s.encode(string(bridge.SessionCount), 0, wire(bridge.Event{Kind: bridge.SessionCount, At: now, Host: c.Host, Sessions: &last.counts}))
-		last.part = part{c.Host, text}
-		all, changed = append(all, last), append(changed, last.part)
+		if joined {
+			all = append(all, last.part.text...)
+		}
 	}
-	c.Sessions = s.sources.Sessions()
 	tell()
+	listed := s.sources.Listed()
 	for _, source := range listed {
 		source.Count(&c)
 		c.Host = source.Name
@@ -382,25 +393,28 @@ func (s *stream) count(ctx context.Context) error {
 	if s.watchers == 0 {
 		return nil
 	}
-	if len(s.told) > len(all) {
-		s.forget(all)
+	if len(s.told) > 1+len(listed) {
+		s.forget(listed)
 	}
-	s.all = all
-	if changed == nil && !s.joined {
+	if changed == nil && !joined {
 		return nil
 	}
 	s.gen++
-	s.counts[s.gen%batches], s.joined = changed, false
+	s.counts[s.gen%batches] = changed
+	if joined {
+		s.all, s.allGen = all, s.gen
+	}
 	s.wake()
 	return nil
 }
 
 // forget drops what was told of hosts that are listed no more.
-func (s *stream) forget(all []*told) {
-	clear(s.told)
-	for _, t := range all {
-		s.told[t.part.host] = t
+func (s *stream) forget(listed []HostSource) {
+	kept := map[string]*told{"": s.told[""]}
+	for _, source := range listed {
+		kept[source.Name] = s.told[source.Name]
 	}
+	s.told = kept
 }
 
 // serve is one watcher's stream, until it leaves or takes nothing, or we stop.
@@ -439,26 +453,22 @@ func (s *stream) serve(w http.ResponseWriter, r *http.Request, of view, seat int
 			if err != nil {
 				return
 			}
-			for text := range slices.Chunk(shot.text, piece) {
-				if !l.rest() || !send(part{text: text}) {
-					return
-				}
+			if !l.send(shot.text, send) {
+				return
 			}
 			at.seq = shot.seq
 		}
 		more, kept := s.after(&at, of)
-		switch lost = !kept; {
-		case lost:
+		if lost = !kept; lost {
 			continue
-		case len(at.rest) > 0:
-			if !l.enter() || !l.rest() || !send(at.parts...) {
-				return
-			}
-			continue
-		case len(at.parts) > 0:
-			if !send(at.parts...) {
-				return
-			}
+		}
+		if len(at.all) > 0 && (!l.enter() || !l.send(at.all, send)) {
+			return
+		}
+		if len(at.parts) > 0 && !send(at.parts...) {
+			return
+		}
+		if len(at.all) > 0 || len(at.parts) > 0 {
 			continue
 		}
 		l.leave()
@@ -500,15 +510,20 @@ func (l *lane) enter() bool {
 	return true
 }
 
-// rest is called before each piece.
-func (l *lane) rest() bool {
-	if l.turn.Rest(l.ctx) != nil {
-		return false
-	}
-	if l.late == nil {
-		l.late = time.AfterFunc(stuck, l.out)
-	} else {
-		l.late.Reset(stuck)
+// send sends a text in turns, in pieces.
+func (l *lane) send(text []byte, send func(...part) bool) bool {
+	for text := range slices.Chunk(text, piece) {
+		if l.turn.Rest(l.ctx) != nil {
+			return false
+		}
+		if l.late == nil {
+			l.late = time.AfterFunc(stuck, l.out)
+		} else {
+			l.late.Reset(stuck)
+		}
+		if !send(part{text: text}) {
+			return false
+		}
 	}
 	return true
 }
@@ -560,7 +575,7 @@ func (s *stream) after(at *position, of view) (more <-chan struct{}, kept bool) 
 	if at.seq+1 < s.first {
 		return nil, false
 	}
-	at.parts = at.parts[:0]
+	at.parts, at.all = at.parts[:0], nil
 	wanted := func(p part) {
 		if of.host == "" || p.host == "" || p.host == of.host {
 			at.parts = append(at.parts, p)
@@ -569,23 +584,29 @@ func (s *stream) after(at *position, of view) (more <-chan struct{}, kept bool) 
 	for ; at.seq < s.seq; at.seq++ {
 		wanted(s.changes[(at.seq+1)%remembered])
 	}
-	if len(at.rest) == 0 && at.gen != s.gen && (at.fresh || s.gen-at.gen > batches) {
-		at.rest, at.gen, at.fresh = s.all, s.gen, false
+	if s.gen-at.gen > batches && !at.fresh {
+		at.fresh, s.joined = true, true
 	}
-	for len(at.rest) > 0 && len(at.parts) < together {
-		wanted(at.rest[0].part)
-		at.rest = at.rest[1:]
-	}
-	if len(at.rest) == 0 {
-		for ; at.gen != s.gen; at.gen++ {
-			for _, p := range s.counts[(at.gen+1)%batches] {
-				wanted(p)
+	if at.fresh && s.allGen > at.gen {
+		at.gen, at.fresh = s.allGen, false
+		if of.host == "" {
+			at.all = s.all
+		} else {
+			for _, host := range []string{"", of.host} {
+				if last := s.told[host]; last != nil {
+					wanted(last.part)
+				}
 			}
+		}
+	}
+	for ; !at.fresh && at.gen != s.gen; at.gen++ {
+		for _, p := range s.counts[(at.gen+1)%batches] {
+			wanted(p)
 		}
 	}
 	if at.beats != s.beats {
 		at.beats = s.beats
-		if len(at.parts) == 0 {
+		if len(at.parts) == 0 && at.all == nil {
 			at.parts = append(at.parts, part{text: []byte(":\n\n")})
 		}
 	}

@@ -16,7 +16,7 @@ const (
 	// turnPause is the rest: as short as timers are.
 	turnPause = time.Millisecond
 	// piece is how much is written between two looks at the clock.
-	piece = 32 << 10
+	piece = 64 << 10
 )
 
 // Turns has what is much work done in short turns with pauses, so that traffic finds
