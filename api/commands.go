@@ -51,8 +51,8 @@ type HostSource struct {
 	Traffic func() (bridge.Traffic, bool)
 	// Counts reads the bridge's atomics.
 	Counts func() bridge.Counts
-	// CountInto is Counts without a new map for each: it overwrites what it is given. Nil:
-	// Counts is called.
+	// CountInto is Counts without a new map for each: it overwrites what it is given, where
+	// there is a map. Nil: Counts is called.
 	CountInto func(*bridge.Counts)
 	// Weights are those that operators have set, by backend name. They go before the
 	// backends' own. Nil: there are none.
@@ -64,15 +64,15 @@ type HostSource struct {
 // Count reads the host's counts into what is there for them: it overwrites that, and uses
 // its map again.
 func (s *HostSource) Count(into *bridge.Counts) {
+	if into.Backends == nil {
+		into.Backends = make(map[string]int)
+	}
 	if s.CountInto != nil {
 		s.CountInto(into)
 		return
 	}
 	// The map is not ours to write into.
 	c, own := s.Counts(), into.Backends
-	if own == nil {
-		own = make(map[string]int, len(c.Backends))
-	}
 	clear(own)
 	maps.Copy(own, c.Backends)
 	c.Backends = own

@@ -47,7 +47,7 @@ const (
 	// once. Who takes none of it for longer than stuck is not
 	// counted: it costs nothing meanwhile.
 	crowd         = 8
-	rests         = 4
+	rests         = 3
 	sendingAtOnce = 4
 	stuck         = 100 * time.Millisecond
 	// retry tells a watcher how many milliseconds to wait before it connects again.

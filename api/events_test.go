@@ -502,6 +502,33 @@ var _ = Describe("GET /events", func() {
 		Eventually(reader.events).WithTimeout(within).Should(BeClosed())
 	})
 
+	It("sends what is much to some at once, and to all, though others take nothing", func() {
+		w.enlarge(1500, func() {})
+		s := w.serve(nil)
+		narrow := serveAPI(s.api, func(h *process.HTTP) { h.Listener = narrowListener() })
+		for range 6 {
+			dialDeaf(narrow.server.Addr().String())
+		}
+		Eventually(s.api.Watchers).WithTimeout(within).Should(Equal(6))
+		var watchers []*watcher
+		for range 6 {
+			watchers = append(watchers, s.watch("/events", ""))
+		}
+		for _, watcher := range watchers {
+			Expect(watcher.next().data).To(MatchJSON(get(s.api.Handler(), "/cluster").Body.String()))
+		}
+		pass(1)
+		for _, watcher := range watchers {
+			Expect(watcher.told(bridge.SessionCount)).NotTo(HaveKey("host"))
+			for range 3 {
+				watcher.next()
+			}
+			for n := range 1500 {
+				Expect(watcher.next().data).To(ContainSubstring(fmt.Sprintf(`"host":"host-%d"`, n)))
+			}
+		}
+	})
+
 	It("drops a thousand watchers that never read, and tells the one that does (A11)", func() {
 		const deaf = 1000
 		w.options.Patience = time.Second

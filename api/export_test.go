@@ -13,3 +13,10 @@ func (a *API) Routes() (all [][2]string) {
 
 // Watchers is how many GET /events are open.
 func (a *API) Watchers() int { return len(a.stream.places) }
+
+// What is appended by hand.
+var (
+	AppendHost    = appendHost
+	AppendBackend = appendBackend
+	AppendSession = appendSession
+)

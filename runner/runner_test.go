@@ -253,6 +253,29 @@ var _ = Describe("Router", func() {
 			Expect(spec.Ask(r.front())).To(Equal("db-1"))
 		})
 
+		It("has as many watchers of events as are configured, and answers others all the same", func() {
+			c := config(startNodes(1))
+			c.API.Streams = 30 // more than the API has connections by itself
+			r := start(c)
+			url := "http://" + r.APIAddr().String()
+			client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
+			for range c.API.Streams {
+				response, err := client.Get(url + "/events")
+				Expect(err).NotTo(HaveOccurred())
+				DeferCleanup(response.Body.Close)
+				Expect(response.StatusCode).To(Equal(200))
+			}
+			Expect(get(url + "/events")).To(Equal(503))
+			Expect(get(url + "/cluster")).To(Equal(200))
+		})
+
+		It("refuses to start with more of them than there are descriptors for", func() {
+			c := config(startNodes(1))
+			c.API.Streams = 1 << 40
+			_, err := runner.New(c)
+			Expect(err).To(MatchError(ContainSubstring("files may be open")))
+		})
+
 		It("answers, and commands fail, after the router has stopped", func() {
 			r := start(config(startNodes(1)))
 			Eventually(r.active).Should(Equal("db-0"))

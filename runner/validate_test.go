@@ -90,7 +90,7 @@ var _ = Describe("Config", func() {
 		c.Hosts[0].Hold = -time.Second
 		c.Hosts[0].Check = &check.Spec{Type: "mongo", Fall: -1}
 		c.Hosts[0].Backends[1].Name = "a"
-		c.API.Bind, c.Health = "0.0.0.0:9090", "9091"
+		c.API.Bind, c.API.Streams, c.Health = "0.0.0.0:9090", -1, "9091"
 		c.Drain = -1
 		want := []string{
 			`name: "-" is not a name: use letters, digits, '.', '-' and '_', beginning with a letter or digit`,
@@ -100,6 +100,7 @@ var _ = Describe("Config", func() {
 			`hosts[0].check.type: "mongo" is not a check of this program, which has exec, http, tcp`,
 			`hosts[0].check.fall: -1 is too small: use 1 or more`,
 			`hosts[0].backends[1].name: "a" is already the name of hosts[0].backends[0]`,
+			`api.streams: -1 is too small: use 0 or more`,
 			`api.bind: "0.0.0.0:9090" can be reached from other machines: set api.username and api.password (or api.password_file), or bind to 127.0.0.1`,
 			`health.bind: "9091" has no port: write host:port`,
 			`shutdown.drain: "-1ns" is negative: a duration is 0s or more`,

@@ -1,8 +1,8 @@
 // Package metrics is GET /metrics of a router's API: its state in Prometheus' text
 // format, read when it is asked for.
 //
-//	Go runtime, this process ──▶ registry of its own ──┐
-//	feeds, atomics ──▶ api.Sources ──▶ collector ──────┴▶ text
+//	Go runtime, this process ──▶ registry of its own ──▶ expfmt ──┐
+//	feeds, atomics ──▶ api.Sources ──▶ collector ──▶ page ────────┴▶ text
 //
 // It is a package of its own, beside api and handed to it as an [net/http.Handler], so
 // that a program that embeds a router links the Prometheus library only if it names
@@ -16,11 +16,16 @@
 // GET /cluster reads: the newest value of each feed, and atomics. So nothing is counted
 // twice, no series outlives its host, and what nobody scrapes costs nothing.
 //
-// The collector is a [prometheus.Gatherer] beside the registry instead of one of its
-// collectors. The registry compares every sample with its family, hashes it to find it
-// twice, and sorts; names of hosts are unique, and their samples in order, before they come
-// here. Of 10,000 hosts with two backends each, which are 160,000 samples, that takes
-// 115 ms and 142,000 allocations instead of 435 ms and 783,000 (BenchmarkScrape).
+// # A text of our own
+//
+// Of 10,000 hosts with two backends each, which are 160,000 samples, the library takes
+// 115 ms and 142,000 objects, and garbage of that kind has all of a large router's memory
+// looked through every few scrapes. So the samples are written as they are read, in
+// Prometheus' text format 0.0.4: a page has a buffer for each family, whose samples must
+// stand together, hosts are looked at once, and the next scrape uses the same page. It is
+// made and written in turns ([api.Turns]), so that traffic never waits for all of it. The
+// metrics of the Go runtime and of the process are the library's, and so is what
+// [Gatherer] returns, which is read back from the text.
 //
 // # How many series there are
 //
