@@ -47,6 +47,7 @@ func BenchmarkScrape(b *testing.B) {
 			Counts: func() bridge.Counts {
 				return bridge.Counts{Sessions: 3, Backends: map[string]int{"b-0": 1, "b-1": 2}}
 			},
+			CountInto: func(c *bridge.Counts) { c.Sessions, c.Backends["b-0"], c.Backends["b-1"] = 3, 1, 2 },
 		})
 	}
 	h := metrics.New(metrics.Options{Sources: s})
