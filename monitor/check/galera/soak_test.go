@@ -167,6 +167,6 @@ var _ = Describe("the galera check over 10,000 probes", func() {
 		expectNoneOfOurs()
 		// A connection that is ending has its thread until then, which a busy machine makes long.
 		// A connection a probe would be 3 * lateProbes a router.
-		Expect(status(nodes[0], "Threads_created")-threads[0]).To(BeNumerically("<=", lateProbes/100*routers))
+		Expect(status(nodes[0], "Threads_created") - threads[0]).To(BeNumerically("<=", lateProbes/100*routers))
 	})
 })
