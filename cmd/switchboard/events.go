@@ -37,8 +37,8 @@ func (p *program) events() *cobra.Command {
 		Short: "Say how a router is, and what happens in it",
 		Long: `Says how a router is: who is active, and whose traffic is off. With --follow it goes on
 with what happens, until it is interrupted; when the router has gone, it waits for it to
-come back, and tells what it has missed if the router still knows it. With -o json each line is a JSON object: first the answer
-of GET /cluster, then an event of GET /events.
+come back, and tells what it has missed if the router still knows it. With -o json each
+line is a JSON object: first the answer of GET /cluster, then an event of GET /events.
 
 The API is named with --api or ` + apiVariable + `. The user name and the password are put
 in its URL, or in SWITCHBOARD_API_USERNAME and SWITCHBOARD_API_PASSWORD or
