@@ -62,7 +62,7 @@
 // there is little to do.
 //
 // Accepting and dialing need no goroutine either ([Server], [Starter]): a session that
-// is opened so costs as much as HAProxy's, and with a goroutine each a third more. Who
+// is opened so costs as much as nginx's, and with a goroutine each a third more. Who
 // accepts is the loop of the listener, and hands sessions over to another that has
 // clearly fewer. A listening socket a loop (SO_REUSEPORT) came to the same cost within
 // what can be measured, and would let another process bind the address unnoticed. A
